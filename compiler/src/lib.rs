@@ -1,0 +1,7 @@
+//! Compiler for convolutional ONNX models.
+#![forbid(unsafe_code)]
+
+pub mod ir;
+pub mod lower;
+pub mod onnx;
+pub mod ops;

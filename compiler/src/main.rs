@@ -1,0 +1,3 @@
+//! The `convc` command line.
+#![forbid(unsafe_code)]
+fn main() {}

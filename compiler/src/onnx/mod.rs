@@ -1,0 +1,7 @@
+//! ONNX: the only place that sees protobuf.
+
+mod types;
+mod wire;
+
+pub use types::{attribute_proto, attribute_value, dtype_from_onnx, dtype_to_onnx};
+pub use wire::{Scanned, WireError, WireLimits};

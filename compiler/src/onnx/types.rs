@@ -1,0 +1,119 @@
+//! Element types and attributes between ONNX and convc.
+
+use convc_runtime::{AttrValue, Constant, DType, Data};
+use onnx_protobuf::{AttributeProto, TensorProto, attribute_proto::AttributeType};
+
+use crate::ops::ImportError;
+
+const TYPES: &[(i32, DType)] = &[
+    (1, DType::F32),
+    (2, DType::U8),
+    (3, DType::I8),
+    (4, DType::U16),
+    (5, DType::I16),
+    (6, DType::I32),
+    (7, DType::I64),
+    (8, DType::Str),
+    (9, DType::Bool),
+    (10, DType::F16),
+    (11, DType::F64),
+    (12, DType::U32),
+    (13, DType::U64),
+    (14, DType::C64),
+    (15, DType::C128),
+    (16, DType::BF16),
+    (17, DType::F8E4M3FN),
+    (18, DType::F8E4M3FNUZ),
+    (19, DType::F8E5M2),
+    (20, DType::F8E5M2FNUZ),
+    (21, DType::U4),
+    (22, DType::I4),
+    (23, DType::F4E2M1),
+    (24, DType::F8E8M0),
+    (25, DType::U2),
+    (26, DType::I2),
+];
+
+/// The element type with ONNX's number `n` (`TensorProto.DataType`).
+#[must_use]
+pub fn dtype_from_onnx(n: i32) -> Option<DType> {
+    TYPES.iter().find(|t| t.0 == n).map(|t| t.1)
+}
+
+/// ONNX's number of an element type.
+#[must_use]
+pub fn dtype_to_onnx(dtype: DType) -> i32 {
+    TYPES.iter().find(|t| t.1 == dtype).map_or(0, |t| t.0)
+}
+
+/// A typed attribute as ONNX writes it.
+#[must_use]
+pub fn attribute_proto(name: &str, value: AttrValue) -> AttributeProto {
+    let mut a = AttributeProto::new();
+    a.name = name.to_owned();
+    let kind = match value {
+        AttrValue::Int(v) => {
+            a.i = v;
+            AttributeType::INT
+        }
+        AttrValue::Float(v) => {
+            a.f = v;
+            AttributeType::FLOAT
+        }
+        AttrValue::Str(v) => {
+            a.s = v.into_bytes();
+            AttributeType::STRING
+        }
+        AttrValue::Ints(v) => {
+            a.ints = v;
+            AttributeType::INTS
+        }
+        AttrValue::Floats(v) => {
+            a.floats = v;
+            AttributeType::FLOATS
+        }
+        AttrValue::Strs(v) => {
+            a.strings = v.into_iter().map(String::into_bytes).collect();
+            AttributeType::STRINGS
+        }
+        AttrValue::Tensor(t) => {
+            let mut proto = TensorProto::new();
+            proto.dims = t.shape().iter().map(|&d| i64::try_from(d).unwrap_or(i64::MAX)).collect();
+            proto.data_type = dtype_to_onnx(t.dtype());
+            match (t.data(), Constant::from_tensor(&t)) {
+                (Data::Str(v), _) => proto.string_data = v.iter().map(|s| s.clone().into_bytes()).collect(),
+                (_, Ok(c)) => proto.raw_data = c.bytes().as_bytes().to_vec(),
+                (_, Err(_)) => {}
+            }
+            a.t = Some(proto).into();
+            AttributeType::TENSOR
+        }
+    };
+    a.type_ = kind.into();
+    a
+}
+
+/// An ONNX attribute as a typed value. Tensors are handed in by the caller, who knows where their data lies.
+///
+/// # Errors
+/// [`ImportError::Unsupported`] for graphs, sparse tensors and types; [`ImportError::Invalid`] for text that is not UTF-8.
+pub fn attribute_value(
+    a: &AttributeProto,
+    tensor: &dyn Fn(&TensorProto) -> Result<Constant, ImportError>,
+) -> Result<AttrValue, ImportError> {
+    let text = |bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec())
+            .map_err(|_| ImportError::Invalid(format!("attribute {} is not UTF-8", a.name)))
+    };
+    let kind = a.type_.enum_value().unwrap_or(AttributeType::UNDEFINED);
+    Ok(match kind {
+        AttributeType::INT => AttrValue::Int(a.i),
+        AttributeType::FLOAT => AttrValue::Float(a.f),
+        AttributeType::STRING => AttrValue::Str(text(&a.s)?),
+        AttributeType::INTS => AttrValue::Ints(a.ints.clone()),
+        AttributeType::FLOATS => AttrValue::Floats(a.floats.clone()),
+        AttributeType::STRINGS => AttrValue::Strs(a.strings.iter().map(|s| text(s)).collect::<Result<_, _>>()?),
+        AttributeType::TENSOR => AttrValue::Tensor(tensor(&a.t)?.to_tensor()?),
+        other => return Err(ImportError::Unsupported(format!("attribute {} of kind {other:?}", a.name))),
+    })
+}

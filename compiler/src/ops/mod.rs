@@ -1,0 +1,69 @@
+//! The compiler's half of each operator: how it is read from ONNX and written back. One file per operator or family, one
+//! line each in [`operators!`]. Differences between opsets live here and nowhere else: the IR knows only the newest form.
+
+mod reader;
+mod writer;
+
+pub use reader::{ImportError, NodeReader};
+pub use writer::{ExportError, NodeWriter};
+
+use convc_runtime::{Op, ops};
+
+use crate::ir::Value;
+
+/// Reading and writing one type of operator.
+pub trait OnnxOperator: ops::Operator {
+    /// The ONNX names (domain `ai.onnx`) that [`OnnxOperator::from_onnx`] reads.
+    const READS: &'static [&'static str];
+
+    /// Adds to the graph what the node means, in the newest form, and returns its outputs.
+    ///
+    /// # Errors
+    /// [`ImportError::Unsupported`] if convc cannot execute this node: it is then carried through as it is.
+    /// [`ImportError::Invalid`] if the model breaks the specification.
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError>;
+
+    /// Writes this operator in the form of the writer's opset.
+    ///
+    /// # Errors
+    /// If that opset cannot express it.
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError>;
+}
+
+type Reader = fn(&mut NodeReader<'_>) -> Result<Vec<Value>, ImportError>;
+
+macro_rules! operators {
+    ($($module:ident: $($variant:ident),+;)*) => {
+        $(mod $module;)*
+
+        /// The reader of ONNX's operator `op_type`, if convc executes it.
+        #[must_use]
+        pub fn reader(op_type: &str) -> Option<Reader> {
+            $($(if <ops::$variant as OnnxOperator>::READS.contains(&op_type) {
+                return Some(<ops::$variant as OnnxOperator>::from_onnx);
+            })+)*
+            None
+        }
+
+        /// The ONNX names of all operators that convc reads, sorted.
+        #[must_use]
+        pub fn readable() -> Vec<&'static str> {
+            let mut names = [$($(<ops::$variant as OnnxOperator>::READS),+),*].concat();
+            names.sort_unstable();
+            names
+        }
+
+        /// Writes `op`; see [`OnnxOperator::to_onnx`].
+        ///
+        /// # Errors
+        /// See [`OnnxOperator::to_onnx`].
+        pub fn write(op: &Op, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+            match op { $($(Op::$variant(op) => op.to_onnx(node),)+)* }
+        }
+    };
+}
+
+operators! {
+    conv: Conv;
+    unary: Unary;
+}

@@ -1,0 +1,144 @@
+//! [`NodeWriter`]: what an operator's `to_onnx` sees.
+
+use convc_runtime::{AttrValue, Constant, Fact, Tensor};
+use onnx_protobuf::NodeProto;
+
+use crate::onnx::attribute_proto;
+
+/// An operator that cannot be written at the model's opset.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{op} cannot be written at opset {opset}: {problem}")]
+pub struct ExportError {
+    /// The operator.
+    pub op: String,
+    /// The model's opset.
+    pub opset: i64,
+    /// Why, as a sentence part.
+    pub problem: String,
+}
+
+/// One operand of a node that is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand<'a> {
+    /// The name of the value in the file.
+    pub name: &'a str,
+    /// What is known of it.
+    pub fact: Option<&'a Fact>,
+    /// Its elements, if it is a constant.
+    pub constant: Option<&'a Constant>,
+}
+
+/// One node of the IR while it is written, as one or several ONNX nodes.
+pub struct NodeWriter<'a> {
+    op: &'a str,
+    opset: i64,
+    operands: Vec<Option<Operand<'a>>>,
+    outputs: Vec<String>,
+    output_facts: &'a [Option<Fact>],
+    fresh: &'a mut dyn FnMut(&str) -> String,
+    nodes: Vec<NodeProto>,
+    constants: Vec<(String, Tensor)>,
+}
+
+impl<'a> NodeWriter<'a> {
+    /// A writer of the operator called `op`. `outputs` are the names of its results, empty for an unused one; `fresh` makes
+    /// a name that the file does not use yet out of a stem.
+    pub fn new(
+        op: &'a str,
+        opset: i64,
+        operands: Vec<Option<Operand<'a>>>,
+        outputs: Vec<String>,
+        output_facts: &'a [Option<Fact>],
+        fresh: &'a mut dyn FnMut(&str) -> String,
+    ) -> NodeWriter<'a> {
+        NodeWriter { op, opset, operands, outputs, output_facts, fresh, nodes: Vec::new(), constants: Vec::new() }
+    }
+
+    /// The version of the operator set that is written.
+    #[must_use]
+    pub fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    /// The operand at `i`, if it is given.
+    #[must_use]
+    pub fn operand(&self, i: usize) -> Option<Operand<'a>> {
+        self.operands.get(i).copied().flatten()
+    }
+
+    /// The names of all operands, holes as empty names, trailing holes left out.
+    #[must_use]
+    pub fn operand_names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.operands.iter().map(|o| o.map_or(String::new(), |o| o.name.to_owned())).collect();
+        while names.last().is_some_and(String::is_empty) {
+            names.pop();
+        }
+        names
+    }
+
+    /// The names of the results.
+    #[must_use]
+    pub fn output_names(&self) -> Vec<String> {
+        self.outputs.clone()
+    }
+
+    /// What is known of result `i`.
+    #[must_use]
+    pub fn output_fact(&self, i: usize) -> Option<&Fact> {
+        self.output_facts.get(i)?.as_ref()
+    }
+
+    /// The elements of the operand at `i` as integers, for opsets in which it is an attribute.
+    ///
+    /// # Errors
+    /// [`ExportError`] if it is not a constant of integers.
+    pub fn constant_ints(&self, i: usize, name: &str) -> Result<Option<Vec<i64>>, ExportError> {
+        let Some(o) = self.operand(i) else { return Ok(None) };
+        let ints = o.constant.and_then(|c| c.to_tensor().ok()?.to_i64s());
+        ints.map(Some).ok_or_else(|| self.refuse(format!("its input {name} must be a constant there")))
+    }
+
+    /// An error that says why this opset cannot express the operator.
+    pub fn refuse(&self, problem: impl Into<String>) -> ExportError {
+        ExportError { op: self.op.to_owned(), opset: self.opset, problem: problem.into() }
+    }
+
+    /// Writes one node `op_type` from all operands to all results.
+    ///
+    /// # Errors
+    /// None by itself; returns a `Result` so that `to_onnx` can end with it.
+    pub fn emit(&mut self, op_type: &str, attrs: Vec<(&str, AttrValue)>) -> Result<(), ExportError> {
+        let inputs = self.operand_names();
+        self.node(op_type, inputs, self.outputs.clone(), attrs);
+        Ok(())
+    }
+
+    /// Writes one node with the given operands and results.
+    pub fn node(&mut self, op_type: &str, inputs: Vec<String>, outputs: Vec<String>, attrs: Vec<(&str, AttrValue)>) {
+        let mut node = NodeProto::new();
+        node.op_type = op_type.to_owned();
+        node.input = inputs;
+        node.output = outputs;
+        node.attribute = attrs.into_iter().map(|(name, value)| attribute_proto(name, value)).collect();
+        self.nodes.push(node);
+    }
+
+    /// A name that the file does not use yet.
+    pub fn fresh(&mut self, stem: &str) -> String {
+        (self.fresh)(stem)
+    }
+
+    /// Adds an initializer and returns its name.
+    pub fn constant(&mut self, stem: &str, tensor: Tensor) -> String {
+        let name = self.fresh(stem);
+        self.constants.push((name.clone(), tensor));
+        name
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn finish(self) -> (Vec<NodeProto>, Vec<(String, Tensor)>) {
+        (self.nodes, self.constants)
+    }
+}

@@ -1,0 +1,109 @@
+//! What many operators share: reading inputs, axes, broadcasting.
+
+use crate::{DType, Dim, Element, Fact, OpError, Tensor, fact::Shape};
+
+/// The fact or tensor at `index`, which the operator requires.
+///
+/// # Errors
+/// [`OpError::MissingInput`].
+pub fn required<'a, T>(inputs: &[Option<&'a T>], index: usize, name: &'static str) -> Result<&'a T, OpError> {
+    optional(inputs, index).ok_or(OpError::MissingInput { index, name })
+}
+
+/// The fact or tensor at `index`, if there is one.
+#[must_use]
+pub fn optional<'a, T>(inputs: &[Option<&'a T>], index: usize) -> Option<&'a T> {
+    inputs.get(index).copied().flatten()
+}
+
+/// The elements of the input at `index` as `T`.
+///
+/// # Errors
+/// [`OpError::InputType`].
+pub fn elements<'a, T: Element>(t: &'a Tensor, index: usize, name: &'static str) -> Result<&'a [T], OpError> {
+    t.as_slice().ok_or(OpError::InputType { index, name, dtype: t.dtype(), expected: T::DTYPE.name() })
+}
+
+/// `axis` counted from the front.
+///
+/// # Errors
+/// [`OpError::Attribute`] if it lies outside `-rank..rank`.
+pub fn normalize_axis(axis: i64, rank: usize, name: &'static str) -> Result<usize, OpError> {
+    let r = rank as i64;
+    let front = if axis < 0 { axis.checked_add(r) } else { Some(axis) };
+    match front {
+        Some(a) if (0..r).contains(&a) => Ok(a as usize),
+        _ => Err(OpError::Attribute { name, problem: format!("axis {axis} lies outside a tensor of rank {rank}") }),
+    }
+}
+
+/// The shape that `shapes` broadcast to by NumPy's rules. Two sizes that may or may not be equal are taken as equal,
+/// as a run checks again.
+///
+/// # Errors
+/// [`OpError::InputShape`] if two sizes differ for certain and neither is 1.
+pub fn broadcast(shapes: &[&[Dim]]) -> Result<Vec<Dim>, OpError> {
+    let rank = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
+    let mut out = vec![Dim::from(1); rank];
+    for (index, shape) in shapes.iter().enumerate() {
+        for (axis, d) in shape.iter().enumerate() {
+            let o = &mut out[rank - shape.len() + axis];
+            if d.as_fixed() == Some(1) || o == d {
+                continue;
+            }
+            match (o.as_fixed(), d.as_fixed()) {
+                (Some(1), _) => *o = d.clone(),
+                (Some(_), Some(_)) => {
+                    return Err(OpError::InputShape {
+                        index,
+                        name: "operand",
+                        shape: Shape(shape).to_string(),
+                        expected: format!("which does not broadcast with {}", Shape(&out)),
+                    });
+                }
+                // A fixed size other than 1 decides: the symbol is either 1 or equal to it.
+                (None, Some(_)) => *o = d.clone(),
+                (Some(_), None) => {}
+                (None, None) => *o = o.maximum(d),
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// [`broadcast`] of concrete sizes.
+///
+/// # Errors
+/// [`OpError::InputShape`].
+pub fn broadcast_sizes(shapes: &[&[usize]]) -> Result<Vec<usize>, OpError> {
+    let dims: Vec<Vec<Dim>> = shapes.iter().map(|s| s.iter().map(|&n| Dim::from(n)).collect()).collect();
+    let refs: Vec<&[Dim]> = dims.iter().map(Vec::as_slice).collect();
+    Ok(broadcast(&refs)?.iter().filter_map(|d| usize::try_from(d.as_fixed()?).ok()).collect())
+}
+
+/// Row-major strides of `shape` when read as an operand of rank `out_rank`: 0 where it is broadcast.
+#[must_use]
+pub fn broadcast_strides(shape: &[usize], out: &[usize]) -> Vec<usize> {
+    let mut strides = vec![0; out.len()];
+    let mut step = 1;
+    for (axis, &n) in shape.iter().enumerate().rev() {
+        let o = out.len() - shape.len() + axis;
+        strides[o] = if n == 1 && out[o] != 1 { 0 } else { step };
+        step *= n;
+    }
+    strides
+}
+
+/// Requires that `fact` has one of `dtypes`.
+///
+/// # Errors
+/// [`OpError::InputType`].
+pub fn expect_dtype(
+    fact: &Fact,
+    index: usize,
+    name: &'static str,
+    expected: &'static str,
+    ok: impl Fn(DType) -> bool,
+) -> Result<(), OpError> {
+    if ok(fact.dtype) { Ok(()) } else { Err(OpError::InputType { index, name, dtype: fact.dtype, expected }) }
+}

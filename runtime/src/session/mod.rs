@@ -1,0 +1,258 @@
+//! Sessions: a plan, its constants in memory, and the threads that run it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    OpError, Real, Symbol, Tensor, TensorError,
+    dim::DimError,
+    ops::RunCx,
+    plan::{Action, Instruction, Plan, PlanError, Port, Slot},
+    sys::Pool,
+};
+
+/// How to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionOptions {
+    /// Number of threads, the caller's included.
+    pub threads: usize,
+    /// What stands for floating-point numbers.
+    pub real: Real,
+    /// The largest number of elements that one value may have.
+    pub max_elements: usize,
+}
+
+impl Default for SessionOptions {
+    fn default() -> SessionOptions {
+        SessionOptions { threads: 1, real: Real::Native, max_elements: 1 << 31 }
+    }
+}
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RunError {
+    /// The plan breaks an invariant.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A constant could not be loaded.
+    #[error("constant {slot}: {source}")]
+    Constant {
+        /// Which.
+        slot: Slot,
+        /// Why.
+        source: TensorError,
+    },
+    /// No tensor was given for an input that has no default.
+    #[error("no value is given for input {name:?}")]
+    MissingInput {
+        /// The input.
+        name: String,
+    },
+    /// A tensor was given that no input takes.
+    #[error("there is no input {name:?}; the inputs are {inputs}")]
+    UnknownInput {
+        /// The name given.
+        name: String,
+        /// The names there are.
+        inputs: String,
+    },
+    /// An input's type or shape is not the declared one.
+    #[error("input {name:?} is {given}, but the model declares {declared}")]
+    InputMismatch {
+        /// The input.
+        name: String,
+        /// Type and shape given.
+        given: String,
+        /// Type and shape declared.
+        declared: String,
+    },
+    /// Two inputs give one symbol different values.
+    #[error("input {name:?} makes {symbol} {value}, an earlier one makes it {earlier}")]
+    Symbol {
+        /// The input.
+        name: String,
+        /// The symbol.
+        symbol: Symbol,
+        /// Its value by this input.
+        value: i64,
+        /// Its value by an earlier input.
+        earlier: i64,
+    },
+    /// An operator refused its operands.
+    #[error("node {node:?} ({op}): {source}")]
+    Op {
+        /// The node.
+        node: String,
+        /// The operator.
+        op: &'static str,
+        /// Why.
+        source: OpError,
+    },
+    /// A size could not be evaluated.
+    #[error(transparent)]
+    Dim(#[from] DimError),
+}
+
+/// A plan that is ready to run.
+#[derive(Debug)]
+pub struct Session {
+    plan: Arc<Plan>,
+    constants: Vec<(Slot, Tensor)>,
+    options: SessionOptions,
+    pool: Pool,
+}
+
+impl Session {
+    /// Checks `plan` and loads its constants.
+    ///
+    /// # Errors
+    /// [`RunError::Plan`], [`RunError::Constant`].
+    pub fn new(plan: Arc<Plan>, options: SessionOptions) -> Result<Session, RunError> {
+        plan.check()?;
+        let constants = load_constants(&plan, options.real)?;
+        let pool = Pool::new(options.threads);
+        Ok(Session { plan, constants, options, pool })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Runs the plan on `inputs` (by name) and returns the outputs in the plan's order.
+    ///
+    /// # Errors
+    /// If an input is missing, unknown or of another type or shape than declared, or an operator refuses its operands.
+    pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>, RunError> {
+        self.run_observed(inputs, &mut |_, _| {})
+    }
+
+    /// As [`Session::run`], and shows `observe` every value that is written, inputs included and constants not.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_observed(
+        &self,
+        inputs: &BTreeMap<String, Tensor>,
+        observe: &mut dyn FnMut(Slot, &Tensor),
+    ) -> Result<Vec<Tensor>, RunError> {
+        let given = self.bind(inputs)?;
+        self.execute(&self.plan, &self.constants, given, observe)
+    }
+
+    /// The inputs in the plan's order, checked against what is declared.
+    fn bind(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>, RunError> {
+        if let Some(name) = inputs.keys().find(|n| !self.plan.inputs.iter().any(|p| p.name == **n)) {
+            let known: Vec<&str> = self.plan.inputs.iter().map(|p| p.name.as_str()).collect();
+            return Err(RunError::UnknownInput { name: name.clone(), inputs: known.join(", ") });
+        }
+        let mut symbols: BTreeMap<Symbol, i64> = BTreeMap::new();
+        let mut given = Vec::with_capacity(self.plan.inputs.len());
+        for port in &self.plan.inputs {
+            let tensor = match (inputs.get(&port.name), &port.default) {
+                (Some(t), _) => t.clone(),
+                (None, Some(c)) => c.to_tensor().map_err(|source| RunError::Constant { slot: port.slot, source })?,
+                (None, None) => return Err(RunError::MissingInput { name: port.name.clone() }),
+            };
+            check_port(port, &tensor, &mut symbols)?;
+            given.push(tensor.to_real(self.options.real));
+        }
+        Ok(given)
+    }
+
+    fn execute(
+        &self,
+        plan: &Plan,
+        constants: &[(Slot, Tensor)],
+        inputs: Vec<Tensor>,
+        observe: &mut dyn FnMut(Slot, &Tensor),
+    ) -> Result<Vec<Tensor>, RunError> {
+        let mut values: Vec<Option<Tensor>> = vec![None; plan.slots];
+        for (port, tensor) in plan.inputs.iter().zip(inputs) {
+            observe(port.slot, &tensor);
+            values[port.slot.index()] = Some(tensor);
+        }
+        for (slot, tensor) in constants {
+            values[slot.index()] = Some(tensor.clone());
+        }
+        for step in &plan.instructions {
+            let outputs = self.step(step, &values)?;
+            for (slot, tensor) in step.outputs.iter().zip(outputs) {
+                if let Some(slot) = slot {
+                    observe(*slot, &tensor);
+                    values[slot.index()] = Some(tensor);
+                }
+            }
+            for slot in &step.last_use {
+                values[slot.index()] = None;
+            }
+        }
+        plan.outputs
+            .iter()
+            .map(|port| {
+                values[port.slot.index()]
+                    .clone()
+                    .ok_or_else(|| PlanError::ReadBeforeWrite { at: port.name.clone(), slot: port.slot }.into())
+            })
+            .collect()
+    }
+
+    fn step(&self, step: &Instruction, values: &[Option<Tensor>]) -> Result<Vec<Tensor>, RunError> {
+        let operands: Vec<Option<&Tensor>> =
+            step.inputs.iter().map(|s| s.and_then(|s| values[s.index()].as_ref())).collect();
+        match &step.action {
+            Action::Op(op) => {
+                let cx = RunCx { real: self.options.real, pool: &self.pool, max_elements: self.options.max_elements };
+                op.run(&operands, &cx).map_err(|source| RunError::Op { node: step.name.clone(), op: op.name(), source })
+            }
+            Action::If { then_branch, else_branch } => {
+                let condition = operands.first().copied().flatten().and_then(Tensor::to_i64s);
+                let branch = match condition.as_deref() {
+                    Some([0]) => else_branch,
+                    Some([_]) => then_branch,
+                    _ => {
+                        let problem = "the condition is not one boolean".into();
+                        let source = OpError::InputValue { index: 0, name: "cond", problem };
+                        return Err(RunError::Op { node: step.name.clone(), op: "If", source });
+                    }
+                };
+                let captures = operands[1..].iter().map(|t| t.cloned()).collect::<Option<Vec<_>>>();
+                let captures = captures.ok_or_else(|| RunError::MissingInput { name: step.name.clone() })?;
+                self.execute(branch, &load_constants(branch, self.options.real)?, captures, &mut |_, _| {})
+            }
+        }
+    }
+}
+
+fn load_constants(plan: &Plan, real: Real) -> Result<Vec<(Slot, Tensor)>, RunError> {
+    let load = |(slot, c): &(Slot, crate::Constant)| {
+        let tensor = c.to_tensor().map_err(|source| RunError::Constant { slot: *slot, source })?;
+        Ok((*slot, tensor.to_real(real)))
+    };
+    plan.constants.iter().map(load).collect()
+}
+
+/// Checks a tensor against what `port` declares and learns the values of its symbols.
+fn check_port(port: &Port, tensor: &Tensor, symbols: &mut BTreeMap<Symbol, i64>) -> Result<(), RunError> {
+    let Some(shape) = &port.shape else { return Ok(()) };
+    let mismatch = || RunError::InputMismatch {
+        name: port.name.clone(),
+        given: format!("{}{:?}", tensor.dtype(), tensor.shape()),
+        declared: format!("{}{}", port.dtype, crate::fact::Shape(shape)),
+    };
+    if tensor.dtype() != port.dtype || tensor.rank() != shape.len() {
+        return Err(mismatch());
+    }
+    for (declared, &size) in shape.iter().zip(tensor.shape()) {
+        let size = size as i64;
+        if let Some(symbol) = declared.as_symbol() {
+            let earlier = *symbols.entry(symbol.clone()).or_insert(size);
+            if earlier != size {
+                return Err(RunError::Symbol { name: port.name.clone(), symbol: symbol.clone(), value: size, earlier });
+            }
+        } else if declared.as_fixed().is_some_and(|d| d != size) {
+            return Err(mismatch());
+        }
+    }
+    Ok(())
+}

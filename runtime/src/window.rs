@@ -1,0 +1,192 @@
+//! Sliding windows: the one place for the geometry of convolution and pooling.
+
+use crate::{Dim, OpError, attribute_enum};
+
+attribute_enum! {
+    /// How the border is padded.
+    pub enum AutoPad {
+        /// As `pads` says.
+        NotSet = "NOTSET",
+        /// So that there are `ceil(size / stride)` outputs, an odd zero at the end. `pads` is empty.
+        SameUpper = "SAME_UPPER",
+        /// The same, an odd zero at the beginning. `pads` is empty.
+        SameLower = "SAME_LOWER",
+    }
+}
+
+/// A window over n spatial axes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window<'a> {
+    /// Taps along each axis.
+    pub kernel: &'a [i64],
+    /// Step between outputs.
+    pub strides: &'a [i64],
+    /// Padding before (first half) and after (second half) each axis; empty unless [`AutoPad::NotSet`].
+    pub pads: &'a [i64],
+    /// Step between taps.
+    pub dilations: &'a [i64],
+    /// How the border is padded.
+    pub auto_pad: AutoPad,
+    /// Whether a last window that begins inside the padded input but does not fit counts.
+    pub ceil_mode: bool,
+}
+
+/// A window along one axis of known size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Axis {
+    /// Size of the input.
+    pub input: usize,
+    /// Number of outputs.
+    pub output: usize,
+    /// Taps.
+    pub kernel: usize,
+    /// Step between outputs.
+    pub stride: usize,
+    /// Step between taps.
+    pub dilation: usize,
+    /// Padding before the first element; negative crops.
+    pub pad_begin: i64,
+    /// Padding behind the last element; negative crops.
+    pub pad_end: i64,
+}
+
+impl Axis {
+    /// The input position that tap `tap` of output `out` reads, `None` beyond the border.
+    #[inline]
+    #[must_use]
+    pub fn source(&self, out: usize, tap: usize) -> Option<usize> {
+        let p = (out * self.stride + tap * self.dilation) as i64 - self.pad_begin;
+        usize::try_from(p).ok().filter(|&p| p < self.input)
+    }
+}
+
+impl Window<'_> {
+    /// Number of spatial axes.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.kernel.len()
+    }
+
+    /// Checks that all lists have one entry (pads: two) an axis and legal values.
+    ///
+    /// # Errors
+    /// [`OpError::Attribute`].
+    pub fn check(&self) -> Result<(), OpError> {
+        let n = self.rank();
+        let positive = |name: &'static str, v: &[i64]| {
+            if v.len() != n {
+                return Err(OpError::Attribute {
+                    name,
+                    problem: format!("{v:?} has {} entries for {n} spatial axes", v.len()),
+                });
+            }
+            match v.iter().find(|&&x| !(1..=i64::from(i32::MAX)).contains(&x)) {
+                Some(x) => Err(OpError::Attribute { name, problem: format!("{x} is not a positive 32-bit number") }),
+                None => Ok(()),
+            }
+        };
+        positive("kernel_shape", self.kernel)?;
+        positive("strides", self.strides)?;
+        positive("dilations", self.dilations)?;
+        let expected = if self.auto_pad == AutoPad::NotSet { 2 * n } else { 0 };
+        if self.pads.len() != expected {
+            return Err(OpError::Attribute {
+                name: "pads",
+                problem: format!(
+                    "{:?} has {} entries, {expected} are needed for {n} spatial axes",
+                    self.pads,
+                    self.pads.len()
+                ),
+            });
+        }
+        match self.pads.iter().find(|p| i32::try_from(**p).is_err()) {
+            Some(p) => Err(OpError::Attribute { name: "pads", problem: format!("{p} is not a 32-bit number") }),
+            None => Ok(()),
+        }
+    }
+
+    /// Extent of the dilated kernel along `axis`.
+    fn extent(&self, axis: usize) -> i64 {
+        self.dilations[axis] * (self.kernel[axis] - 1) + 1
+    }
+
+    /// Number of outputs along each axis of an input of these sizes. Call [`Window::check`] first.
+    ///
+    /// # Errors
+    /// [`OpError::InputShape`] if an axis has another rank or certainly yields fewer than 0 outputs.
+    pub fn output(&self, input: &[Dim]) -> Result<Vec<Dim>, OpError> {
+        self.check_rank(input.len())?;
+        (0..self.rank())
+            .map(|a| {
+                let stride = Dim::from(self.strides[a]);
+                if self.auto_pad != AutoPad::NotSet {
+                    return Ok(input[a].ceil_div(&stride));
+                }
+                let (begin, end) = (self.pads[a], self.pads[self.rank() + a]);
+                let room = &input[a] + (begin + end - self.extent(a));
+                if room.as_fixed().is_some_and(|r| r < 0) {
+                    return Err(OpError::InputShape {
+                        index: 0,
+                        name: "X",
+                        shape: input[a].to_string(),
+                        expected: format!(
+                            "which with padding {begin} and {end} is smaller than the window of {} along spatial axis {a}",
+                            self.extent(a)
+                        ),
+                    });
+                }
+                if !self.ceil_mode {
+                    return Ok(room.floor_div(&stride) + 1);
+                }
+                // A last window must begin inside the input or its leading padding (as in PyTorch and ONNX Runtime).
+                let full = room.ceil_div(&stride) + 1;
+                let inside = (&input[a] + (begin - 1)).floor_div(&stride) + 1;
+                Ok(full.minimum(&inside))
+            })
+            .collect()
+    }
+
+    /// The window along each axis of an input of known sizes. Call [`Window::check`] first.
+    ///
+    /// # Errors
+    /// As [`Window::output`].
+    pub fn resolve(&self, input: &[usize]) -> Result<Vec<Axis>, OpError> {
+        let dims: Vec<Dim> = input.iter().map(|&n| Dim::from(n)).collect();
+        let outputs = self.output(&dims)?;
+        (0..self.rank())
+            .map(|a| {
+                let output = outputs[a].as_fixed().and_then(|o| usize::try_from(o).ok()).unwrap_or(0);
+                let (pad_begin, pad_end) = match self.auto_pad {
+                    AutoPad::NotSet => (self.pads[a], self.pads[self.rank() + a]),
+                    auto => {
+                        let needed = (output as i64 - 1) * self.strides[a] + self.extent(a) - input[a] as i64;
+                        let (total, odd_first) = (needed.max(0), auto == AutoPad::SameLower);
+                        let begin = if odd_first { (total + 1) / 2 } else { total / 2 };
+                        (begin, total - begin)
+                    }
+                };
+                Ok(Axis {
+                    input: input[a],
+                    output,
+                    kernel: self.kernel[a] as usize,
+                    stride: self.strides[a] as usize,
+                    dilation: self.dilations[a] as usize,
+                    pad_begin,
+                    pad_end,
+                })
+            })
+            .collect()
+    }
+
+    fn check_rank(&self, spatial: usize) -> Result<(), OpError> {
+        if spatial == self.rank() {
+            return Ok(());
+        }
+        Err(OpError::InputShape {
+            index: 0,
+            name: "X",
+            shape: format!("with {spatial} spatial axes"),
+            expected: format!("{} are needed by the kernel {:?}", self.rank(), self.kernel),
+        })
+    }
+}
