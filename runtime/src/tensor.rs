@@ -248,7 +248,15 @@ impl Tensor {
     pub fn to_i64s(&self) -> Option<Vec<i64>> {
         match &self.data {
             Data::Bool(v) => Some(v.iter().map(|&b| i64::from(b)).collect()),
-            data => match_integer!(data, v => v.iter().map(|&x| i64::try_from(x).ok()).collect(), else None),
+            Data::U64(v) => v.iter().map(|&x| i64::try_from(x).ok()).collect(),
+            Data::I64(v) => Some(v.to_vec()),
+            Data::I8(v) => Some(v.iter().map(|&x| x.into()).collect()),
+            Data::I16(v) => Some(v.iter().map(|&x| x.into()).collect()),
+            Data::I32(v) => Some(v.iter().map(|&x| x.into()).collect()),
+            Data::U8(v) => Some(v.iter().map(|&x| x.into()).collect()),
+            Data::U16(v) => Some(v.iter().map(|&x| x.into()).collect()),
+            Data::U32(v) => Some(v.iter().map(|&x| x.into()).collect()),
+            _ => None,
         }
     }
 
