@@ -9,34 +9,54 @@ use convc_runtime::{
 use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
 use crate::ir::Value;
 
+/// The window attributes that Conv, ConvTranspose and the pools share.
+pub(super) struct WindowAttrs {
+    pub(super) strides: Vec<i64>,
+    pub(super) pads: Vec<i64>,
+    pub(super) dilations: Vec<i64>,
+    pub(super) auto_pad: AutoPad,
+}
+
 /// Reads `auto_pad`, `pads`, `strides`, `dilations` as Conv and the pools share them. Padding becomes explicit where the
 /// input's size does not matter or is known.
-pub(super) fn read_window(
-    node: &mut NodeReader<'_>,
-    kernel: &[i64],
-) -> Result<(Vec<i64>, Vec<i64>, Vec<i64>, AutoPad), ImportError> {
+pub(super) fn read_window(node: &mut NodeReader<'_>, kernel: &[i64]) -> Result<WindowAttrs, ImportError> {
     let n = kernel.len();
     let strides = node.ints("strides")?.unwrap_or_else(|| vec![1; n]);
     let dilations = node.ints("dilations")?.unwrap_or_else(|| vec![1; n]);
-    let pads = node.ints("pads")?;
+    let explicit = node.ints("pads")?;
     let auto = node.string("auto_pad")?.unwrap_or_else(|| "NOTSET".into());
-    let auto_pad = match auto.as_str() {
-        "NOTSET" => return Ok((strides, pads.unwrap_or_else(|| vec![0; 2 * n]), dilations, AutoPad::NotSet)),
-        "VALID" => return Ok((strides, vec![0; 2 * n], dilations, AutoPad::NotSet)),
-        other => AutoPad::from_text(other)
-            .ok_or_else(|| ImportError::Invalid(format!("attribute auto_pad is {other:?}, which is not a way to pad")))?,
+    let mut attrs = WindowAttrs { strides, pads: vec![0; 2 * n], dilations, auto_pad: AutoPad::NotSet };
+    match auto.as_str() {
+        "NOTSET" => {
+            attrs.pads = explicit.unwrap_or(attrs.pads);
+            return Ok(attrs);
+        }
+        "VALID" => return Ok(attrs),
+        other => {
+            attrs.auto_pad = AutoPad::from_text(other).ok_or_else(|| {
+                ImportError::Invalid(format!("attribute auto_pad is {other:?}, which is not a way to pad"))
+            })?;
+            attrs.pads = Vec::new();
+        }
+    }
+    let window = Window {
+        kernel,
+        strides: &attrs.strides,
+        pads: &[],
+        dilations: &attrs.dilations,
+        auto_pad: attrs.auto_pad,
+        ceil_mode: false,
     };
-    let window = Window { kernel, strides: &strides, pads: &[], dilations: &dilations, auto_pad, ceil_mode: false };
     window.check()?;
     let sizes = node.fact(0).and_then(Fact::fixed_shape).filter(|s| s.len() == n + 2);
-    let unit = strides.iter().all(|&s| s == 1);
+    let unit = attrs.strides.iter().all(|&s| s == 1);
     // With stride 1 the padding is the kernel's extent less one for any size.
-    let Some(sizes) = sizes.or_else(|| unit.then(|| vec![1; n + 2])) else {
-        return Ok((strides, Vec::new(), dilations, auto_pad));
-    };
-    let axes = window.resolve(&sizes[2..])?;
-    let pads = axes.iter().map(|a| a.pad_begin).chain(axes.iter().map(|a| a.pad_end)).collect();
-    Ok((strides, pads, dilations, AutoPad::NotSet))
+    if let Some(sizes) = sizes.or_else(|| unit.then(|| vec![1; n + 2])) {
+        let axes = window.resolve(&sizes[2..])?;
+        attrs.pads = axes.iter().map(|a| a.pad_begin).chain(axes.iter().map(|a| a.pad_end)).collect();
+        attrs.auto_pad = AutoPad::NotSet;
+    }
+    Ok(attrs)
 }
 
 /// The attributes that [`read_window`] reads, with ONNX's defaults left out.
@@ -79,7 +99,7 @@ impl OnnxOperator for Conv {
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, w) = (node.required(0, "X")?, node.required(1, "W")?);
         let kernel = read_kernel(node)?;
-        let (strides, pads, dilations, auto_pad) = read_window(node, &kernel)?;
+        let WindowAttrs { strides, pads, dilations, auto_pad } = read_window(node, &kernel)?;
         let group = node.int("group")?.unwrap_or(1);
         let bias = node.operand(2);
         node.emit(Conv { strides, pads, dilations, group, auto_pad }, vec![Some(x), Some(w), bias])
