@@ -9,6 +9,7 @@ pub mod dim;
 mod dtype;
 pub mod error;
 pub mod fact;
+pub mod kernels;
 pub mod ops;
 pub mod plan;
 pub mod scalar;

@@ -1,7 +1,7 @@
 //! The operators. Each has one file: its attributes, what follows from its inputs' types and shapes ([`Operator::infer`])
 //! and a portable implementation ([`Operator::run`]). To add one, copy the file of a similar operator and add its line below.
 
-use crate::{DType, Data, Dim, Fact, OpError, Real, Tensor, attrs::Attrs, sys::Pool};
+use crate::{DType, Data, Dim, Fact, OpError, Real, Tensor, attrs::Attrs, kernels::Isa, sys::Pool};
 
 pub mod helpers;
 
@@ -29,6 +29,8 @@ pub struct RunCx<'a> {
     pub real: Real,
     /// The threads to use. Results never depend on their number.
     pub pool: &'a Pool,
+    /// The instruction set to use. Results never depend on it.
+    pub isa: Isa,
     /// The largest number of elements that one output may have.
     pub max_elements: usize,
 }
@@ -138,7 +140,13 @@ operators! {
     unary: Unary;
 }
 
-impl RunCx<'_> {
+impl<'a> RunCx<'a> {
+    /// A context that computes in `real` on `pool`, with the best instruction set of the machine and 2^31 elements a value.
+    #[must_use]
+    pub fn new(real: Real, pool: &'a Pool) -> RunCx<'a> {
+        RunCx { real, pool, isa: Isa::detect(), max_elements: 1 << 31 }
+    }
+
     /// The storage type that stands for `dtype` in this run.
     #[must_use]
     pub fn stored(&self, dtype: DType) -> DType {

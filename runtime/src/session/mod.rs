@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     OpError, Real, Symbol, Tensor, TensorError,
     dim::DimError,
+    kernels::Isa,
     ops::RunCx,
     plan::{Action, Instruction, Plan, PlanError, Port, Slot},
     sys::Pool,
@@ -17,13 +18,15 @@ pub struct SessionOptions {
     pub threads: usize,
     /// What stands for floating-point numbers.
     pub real: Real,
+    /// The instruction set; one that the machine lacks falls back to the best it has. Results never depend on it.
+    pub isa: Isa,
     /// The largest number of elements that one value may have.
     pub max_elements: usize,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { threads: 1, real: Real::Native, max_elements: 1 << 31 }
+        SessionOptions { threads: 1, real: Real::Native, isa: Isa::detect(), max_elements: 1 << 31 }
     }
 }
 
@@ -202,7 +205,8 @@ impl Session {
             step.inputs.iter().map(|s| s.and_then(|s| values[s.index()].as_ref())).collect();
         match &step.action {
             Action::Op(op) => {
-                let cx = RunCx { real: self.options.real, pool: &self.pool, max_elements: self.options.max_elements };
+                let SessionOptions { real, isa, max_elements, .. } = self.options;
+                let cx = RunCx { real, pool: &self.pool, isa, max_elements };
                 op.run(&operands, &cx).map_err(|source| RunError::Op { node: step.name.clone(), op: op.name(), source })
             }
             Action::If { then_branch, else_branch } => {
