@@ -66,4 +66,15 @@ macro_rules! operators {
 operators! {
     conv: Conv;
     unary: Unary;
+    gelu: Gelu;
+    predicate: Predicate;
+    negation: Negation;
+    binary: Binary;
+    power: Pow;
+    modulo: Mod;
+    variadic: Variadic;
+    bitwise: Bitwise;
+    bit_shift: BitShift;
+    compare: Compare;
+    clip: Clip;
 }

@@ -1,4 +1,5 @@
-//! Functions of one argument.
+//! Functions of one argument. The opsets of each differ in element types only; those that came late are written as
+//! compositions before.
 
 use convc_runtime::{
     AttrValue, OpError,
@@ -8,17 +9,85 @@ use convc_runtime::{
 use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
 use crate::ir::Value;
 
+/// ONNX's names of the parameters.
+fn parameters(kind: UnaryKind) -> (&'static str, &'static str) {
+    match kind {
+        UnaryKind::Selu => ("alpha", "gamma"),
+        UnaryKind::Shrink => ("lambd", "bias"),
+        _ => ("alpha", "beta"),
+    }
+}
+
+/// The opset that introduced the operator.
+fn first_opset(kind: UnaryKind) -> i64 {
+    use UnaryKind as K;
+    match kind {
+        K::Erf | K::Sign | K::Sinh | K::Cosh | K::Asinh | K::Acosh | K::Atanh | K::Shrink => 9,
+        K::ThresholdedRelu => 10,
+        K::Round => 11,
+        K::Celu => 12,
+        K::HardSwish => 14,
+        K::Mish => 18,
+        K::Swish => 24,
+        _ => 7,
+    }
+}
+
 impl OnnxOperator for Unary {
     const READS: &'static [&'static str] = UnaryKind::TEXTS;
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = UnaryKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let x = node.required(0, "X")?;
-        node.emit(Unary::new(kind), vec![Some(x)])
+        let mut op = Unary::new(kind);
+        let (alpha, beta) = parameters(kind);
+        for (name, parameter) in [(alpha, &mut op.alpha), (beta, &mut op.beta)] {
+            if parameter.is_some() {
+                *parameter = node.float(name)?.or(*parameter);
+            }
+        }
+        node.emit(op, vec![Some(x)])
     }
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
-        let attrs = self.alpha.map(|a| ("alpha", AttrValue::Float(a))).into_iter().collect();
-        node.emit(self.name(), attrs)
+        if node.opset() >= first_opset(self.kind) {
+            let ((alpha, beta), (a, b)) = (parameters(self.kind), self.kind.defaults());
+            let attrs = [(alpha, self.alpha, a), (beta, self.beta, b)]
+                .into_iter()
+                .filter(|(_, v, default)| v != default)
+                .filter_map(|(name, v, _)| Some((name, AttrValue::Float(v?))))
+                .collect();
+            return node.emit(self.name(), attrs);
+        }
+        let (x, y) = (node.operand_names(), node.output_names());
+        let x0 = x.first().cloned().unwrap_or_default();
+        match self.kind {
+            UnaryKind::HardSwish => {
+                let gate = node.fresh("gate");
+                let attrs = vec![("alpha", AttrValue::Float(1.0 / 6.0)), ("beta", AttrValue::Float(0.5))];
+                node.node("HardSigmoid", x, vec![gate.clone()], attrs);
+                node.node("Mul", vec![x0, gate], y, vec![]);
+            }
+            UnaryKind::Mish => {
+                let (soft, gate) = (node.fresh("softplus"), node.fresh("gate"));
+                node.node("Softplus", x, vec![soft.clone()], vec![]);
+                node.node("Tanh", vec![soft], vec![gate.clone()], vec![]);
+                node.node("Mul", vec![x0, gate], y, vec![]);
+            }
+            UnaryKind::Swish => {
+                let gate = node.fresh("gate");
+                let alpha = self.alpha.unwrap_or(1.0);
+                let mut scaled = x0.clone();
+                if alpha != 1.0 {
+                    let a = node.float_like(0, "alpha", alpha.into());
+                    scaled = node.fresh("scaled");
+                    node.node("Mul", vec![a, x0.clone()], vec![scaled.clone()], vec![]);
+                }
+                node.node("Sigmoid", vec![scaled], vec![gate.clone()], vec![]);
+                node.node("Mul", vec![x0, gate], y, vec![]);
+            }
+            kind => return node.since(first_opset(kind)),
+        }
+        Ok(())
     }
 }

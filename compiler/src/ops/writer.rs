@@ -1,6 +1,6 @@
 //! [`NodeWriter`]: what an operator's `to_onnx` sees.
 
-use convc_runtime::{AttrValue, Constant, Fact, Tensor};
+use convc_runtime::{AttrValue, Constant, DType, Fact, Tensor};
 use onnx_protobuf::NodeProto;
 
 use crate::onnx::attribute_proto;
@@ -97,6 +97,40 @@ impl<'a> NodeWriter<'a> {
         let Some(o) = self.operand(i) else { return Ok(None) };
         let ints = o.constant.and_then(|c| c.to_tensor().ok()?.to_i64s());
         ints.map(Some).ok_or_else(|| self.refuse(format!("its input {name} must be a constant there")))
+    }
+
+    /// The operand at `i` as one float, for opsets in which it is an attribute.
+    ///
+    /// # Errors
+    /// [`ExportError`] if it is not a constant of one float.
+    pub fn constant_float(&self, i: usize, name: &str) -> Result<Option<f32>, ExportError> {
+        let Some(o) = self.operand(i) else { return Ok(None) };
+        let floats = o.constant.and_then(|c| c.to_tensor().ok()?.to_f64s());
+        match floats.as_deref() {
+            Some([v]) => Ok(Some(*v as f32)),
+            _ => Err(self.refuse(format!("its input {name} must be a constant float there"))),
+        }
+    }
+
+    /// Refuses opsets before the one that introduced the operator.
+    ///
+    /// # Errors
+    /// [`ExportError`] below opset `first`.
+    pub fn since(&self, first: i64) -> Result<(), ExportError> {
+        if self.opset >= first { Ok(()) } else { Err(self.refuse(format!("the operator is new in opset {first}"))) }
+    }
+
+    /// The element type of the operand at `i`, if it is known.
+    #[must_use]
+    pub fn dtype(&self, i: usize) -> Option<DType> {
+        Some(self.operand(i)?.fact?.dtype)
+    }
+
+    /// An initializer of one float in the type of the operand at `i` (f32 if that is not known), and its name.
+    pub fn float_like(&mut self, i: usize, stem: &str, v: f64) -> String {
+        let dtype = self.dtype(i).filter(|d| d.is_float()).unwrap_or(DType::F32);
+        let v = if dtype == DType::F64 { Tensor::scalar(v) } else { Tensor::scalar(v as f32).rounded_to(dtype) };
+        self.constant(stem, v)
     }
 
     /// An error that says why this opset cannot express the operator.

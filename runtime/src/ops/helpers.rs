@@ -1,6 +1,11 @@
 //! What many operators share: reading inputs, axes, broadcasting.
 
-use crate::{DType, Dim, Element, Fact, OpError, Tensor, fact::Shape};
+use crate::{
+    DType, Dim, Element, Fact, Known, OpError, Real, Tensor,
+    fact::Shape,
+    ops::{Operator, RunCx},
+    sys::Pool,
+};
 
 /// The fact or tensor at `index`, which the operator requires.
 ///
@@ -106,4 +111,49 @@ pub fn expect_dtype(
     ok: impl Fn(DType) -> bool,
 ) -> Result<(), OpError> {
     if ok(fact.dtype) { Ok(()) } else { Err(OpError::InputType { index, name, dtype: fact.dtype, expected }) }
+}
+
+/// The tensor that a fact describes in full, if its elements are all known.
+#[must_use]
+pub fn known_tensor(fact: &Fact) -> Option<Tensor> {
+    let shape = fact.fixed_shape()?;
+    match fact.known.as_ref()? {
+        Known::Constant(t) => Some(t.clone()),
+        Known::Dims(d) => {
+            let v: Vec<i64> = d.iter().map(Dim::as_fixed).collect::<Option<_>>()?;
+            match fact.dtype {
+                DType::I64 => Tensor::new(shape, v).ok(),
+                DType::I32 => {
+                    let v: Vec<i32> = v.into_iter().map(|x| i32::try_from(x).ok()).collect::<Option<_>>()?;
+                    Tensor::new(shape, v).ok()
+                }
+                _ => None,
+            }
+        }
+    }
+}
+
+/// What running `op` says of its outputs, if every input is known in full and the outputs are small.
+#[must_use]
+pub fn fold(op: &impl Operator, inputs: &[Option<&Fact>]) -> Option<Vec<Fact>> {
+    let tensors: Vec<Option<Tensor>> =
+        inputs.iter().map(|f| f.map_or(Some(None), |f| known_tensor(f).map(Some))).collect::<Option<_>>()?;
+    let refs: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
+    let pool = Pool::new(1);
+    let cx = RunCx { max_elements: Fact::MAX_KNOWN, ..RunCx::new(Real::Native, &pool) };
+    Some(op.run(&refs, &cx).ok()?.iter().map(Fact::of).collect())
+}
+
+/// The facts about these very tensors, elements left out: to check the operands of a run as `infer` does.
+#[must_use]
+pub fn facts(tensors: &[Option<&Tensor>]) -> Vec<Option<Fact>> {
+    tensors.iter().map(|t| t.map(|t| Fact::fixed(t.dtype(), t.shape()))).collect()
+}
+
+/// Requires a floating-point type that is executed.
+///
+/// # Errors
+/// [`OpError::InputType`].
+pub fn expect_float(fact: &Fact, index: usize, name: &'static str) -> Result<(), OpError> {
+    expect_dtype(fact, index, name, "a floating-point type", DType::is_float)
 }

@@ -3,7 +3,11 @@
 
 use crate::{DType, Data, Dim, Fact, OpError, Real, Tensor, attrs::Attrs, kernels::Isa, sys::Pool};
 
+pub mod elementwise;
 pub mod helpers;
+pub mod integer;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// What an operator may ask for while it infers.
 pub struct InferCx<'a> {
@@ -61,6 +65,47 @@ pub trait Operator: Sized {
     /// # Errors
     /// If the inputs do not fit the operator.
     fn run(&self, inputs: &[Option<&Tensor>], cx: &RunCx<'_>) -> Result<Vec<Tensor>, OpError>;
+}
+
+/// The naming half of [`Operator`] for a struct declared by `attributes!` with a field `kind` that is the name.
+macro_rules! family {
+    ($op:ident, $kind:ident) => {
+        const NAMES: &'static [&'static str] = $kind::TEXTS;
+
+        fn name(&self) -> &'static str {
+            self.kind.text()
+        }
+
+        fn to_attrs(&self) -> $crate::attrs::Attrs {
+            let mut attrs = $op::to_attrs(self);
+            attrs.remove("kind");
+            attrs
+        }
+
+        fn from_attrs(name: &str, attrs: &mut $crate::attrs::Attrs) -> Result<Self, $crate::OpError> {
+            attrs.insert("kind".into(), $crate::AttrValue::Str(name.into()));
+            $op::from_attrs(attrs)
+        }
+    };
+}
+
+/// The naming half of [`Operator`] for a struct declared by `attributes!` that answers to one name.
+macro_rules! single {
+    ($op:ident, $name:literal) => {
+        const NAMES: &'static [&'static str] = &[$name];
+
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn to_attrs(&self) -> $crate::attrs::Attrs {
+            $op::to_attrs(self)
+        }
+
+        fn from_attrs(_: &str, attrs: &mut $crate::attrs::Attrs) -> Result<Self, $crate::OpError> {
+            $op::from_attrs(attrs)
+        }
+    };
 }
 
 macro_rules! operators {
@@ -138,6 +183,17 @@ macro_rules! operators {
 operators! {
     conv: Conv;
     unary: Unary;
+    gelu: Gelu;
+    predicate: Predicate;
+    negation: Negation;
+    binary: Binary;
+    power: Pow;
+    modulo: Mod;
+    variadic: Variadic;
+    bitwise: Bitwise;
+    bit_shift: BitShift;
+    compare: Compare;
+    clip: Clip;
 }
 
 impl<'a> RunCx<'a> {

@@ -1,0 +1,26 @@
+//! And, Or, Xor, and those of bits, new in opset 18.
+
+use convc_runtime::{
+    OpError,
+    ops::{Operator, Bitwise, bitwise::BitwiseKind},
+};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for Bitwise {
+    const READS: &'static [&'static str] = BitwiseKind::TEXTS;
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let kind = BitwiseKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let operands = node.operands().to_vec();
+        node.emit(Bitwise { kind }, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if !matches!(self.kind, BitwiseKind::And | BitwiseKind::Or | BitwiseKind::Xor) {
+            node.since(18)?;
+        }
+        node.emit(self.name(), vec![])
+    }
+}

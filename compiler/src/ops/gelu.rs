@@ -1,0 +1,66 @@
+//! Gelu, new in opset 20; before, the composition that it is defined as.
+
+use convc_runtime::{
+    AttrValue,
+    ops::{Gelu, gelu::Approximate},
+};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for Gelu {
+    const READS: &'static [&'static str] = &["Gelu"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "X")?;
+        let text = node.string("approximate")?.unwrap_or_else(|| "none".into());
+        let approximate = Approximate::from_text(&text).ok_or_else(|| {
+            ImportError::Invalid(format!("attribute approximate is {text:?}, which is neither none nor tanh"))
+        })?;
+        node.emit(Gelu { approximate }, vec![Some(x)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if node.opset() >= 20 {
+            let attrs = match self.approximate {
+                Approximate::None => vec![],
+                Approximate::Tanh => vec![("approximate", AttrValue::Str("tanh".into()))],
+            };
+            return node.emit("Gelu", attrs);
+        }
+        let x = node.operand_names().first().cloned().unwrap_or_default();
+        let y = node.output_names();
+        let half = node.float_like(0, "half", 0.5);
+        let one = node.float_like(0, "one", 1.0);
+        let step = |node: &mut NodeWriter<'_>, op: &str, inputs: &[&String]| {
+            let out = node.fresh("gelu");
+            node.node(op, inputs.iter().map(|s| (*s).clone()).collect(), vec![out.clone()], vec![]);
+            out
+        };
+        match self.approximate {
+            Approximate::None => {
+                node.since(9)?;
+                let root = node.float_like(0, "sqrt2", std::f64::consts::SQRT_2);
+                let scaled = step(node, "Div", &[&x, &root]);
+                let erf = step(node, "Erf", &[&scaled]);
+                let gate = step(node, "Add", &[&erf, &one]);
+                let twice = step(node, "Mul", &[&x, &gate]);
+                node.node("Mul", vec![twice, half], y, vec![]);
+            }
+            Approximate::Tanh => {
+                let cubic = node.float_like(0, "cubic", 0.044_715);
+                let scale = node.float_like(0, "scale", (2.0 / std::f64::consts::PI).sqrt());
+                let square = step(node, "Mul", &[&x, &x]);
+                let cube = step(node, "Mul", &[&square, &x]);
+                let term = step(node, "Mul", &[&cubic, &cube]);
+                let sum = step(node, "Add", &[&x, &term]);
+                let inner = step(node, "Mul", &[&scale, &sum]);
+                let tanh = step(node, "Tanh", &[&inner]);
+                let gate = step(node, "Add", &[&one, &tanh]);
+                let halved = step(node, "Mul", &[&half, &x]);
+                node.node("Mul", vec![halved, gate], y, vec![]);
+            }
+        }
+        Ok(())
+    }
+}

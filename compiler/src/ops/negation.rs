@@ -1,0 +1,26 @@
+//! Not, and BitwiseNot of opset 18.
+
+use convc_runtime::{
+    OpError,
+    ops::{Operator, Negation, negation::NegationKind},
+};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for Negation {
+    const READS: &'static [&'static str] = NegationKind::TEXTS;
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let kind = NegationKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let operands = node.operands().to_vec();
+        node.emit(Negation { kind }, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if self.kind == NegationKind::BitwiseNot {
+            node.since(18)?;
+        }
+        node.emit(self.name(), vec![])
+    }
+}

@@ -1,0 +1,35 @@
+//! Max, Min, Sum, Mean. They broadcast from opset 8 on; Max and Min take integers from opset 12 on.
+
+use convc_runtime::{
+    DType, OpError,
+    ops::{Operator, Variadic, variadic::VariadicKind},
+};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+/// Whether all operands surely have the same shape.
+fn same_shapes(node: &NodeWriter<'_>) -> bool {
+    let shape = |i| node.operand(i).and_then(|o| Some(&o.fact?.shape));
+    (1..node.operand_names().len()).all(|i| shape(0).is_some() && shape(i) == shape(0))
+}
+
+impl OnnxOperator for Variadic {
+    const READS: &'static [&'static str] = VariadicKind::TEXTS;
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let kind = VariadicKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let operands = node.operands().to_vec();
+        node.emit(Variadic { kind }, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if node.opset() < 12 && node.dtype(0).is_some_and(DType::is_integer) {
+            return Err(node.refuse("its operands are integers, which it takes from opset 12 on"));
+        }
+        if node.opset() < 8 && !same_shapes(node) {
+            return Err(node.refuse("its operands have different shapes, and it broadcasts from opset 8 on"));
+        }
+        node.emit(self.name(), vec![])
+    }
+}
