@@ -149,6 +149,12 @@ pub struct Output {
     pub declared: Option<Fact>,
 }
 
+/// The symbol behind number `last`. A leading `?` marks a size that may be 0.
+fn fresh_symbol(last: &mut u32) -> Dim {
+    *last += 1;
+    Dim::symbol(format!("?{last}"))
+}
+
 /// A model's graph. Operands are ordered lists in the nodes; the edges are derived from them and kept in step.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
@@ -297,16 +303,28 @@ impl Graph {
         let facts: Option<Vec<Option<&Fact>>> =
             operands.iter().map(|o| o.map_or(Some(None), |v| self.fact(v).map(Some))).collect();
         let Some(facts) = facts else { return Ok(vec![None; outputs]) };
-        let mut fresh = || {
-            next += 1;
-            // A leading `?` marks a size that may be 0.
-            Dim::symbol(format!("?{next}"))
-        };
+        let mut fresh = || fresh_symbol(&mut next);
         let mut inferred: Vec<Option<Fact>> =
             op.infer(&facts, &mut InferCx::new(&mut fresh))?.into_iter().map(Some).collect();
         inferred.truncate(outputs.max(1));
         self.fresh_symbols = next;
         Ok(inferred)
+    }
+
+    /// A symbol (at least 0) that nothing in this graph uses, for a size that only the data decides.
+    pub fn fresh_dim(&mut self) -> Dim {
+        fresh_symbol(&mut self.fresh_symbols)
+    }
+
+    /// An empty graph whose fresh symbols differ from those of this one so far: for a branch.
+    #[must_use]
+    pub fn nested(&self) -> Graph {
+        Graph { fresh_symbols: self.fresh_symbols, ..Graph::default() }
+    }
+
+    /// Sees to it that later fresh symbols differ from those of the branch `nested`.
+    pub fn adopt_symbols(&mut self, nested: &Graph) {
+        self.fresh_symbols = self.fresh_symbols.max(nested.fresh_symbols);
     }
 
     /// Adds a node of any kind whose outputs' facts are given.

@@ -1,8 +1,19 @@
 //! ONNX: the only place that sees protobuf.
 
+mod error;
+mod external;
+mod import;
+mod limits;
+mod model;
+mod names;
+mod tensor;
 mod types;
-#[allow(dead_code, unreachable_pub)]
 mod wire;
 
+pub use error::{OnnxError, Problem, Severity};
+pub use import::{NEWEST_OPSET, OLDEST_OPSET, check, check_bytes, import, import_bytes};
+pub use limits::Limits;
+pub use model::Model;
+pub use tensor::read_tensor_file;
 pub use types::{attribute_proto, attribute_value, dtype_from_onnx, dtype_to_onnx};
 pub use wire::{Scanned, WireError, WireLimits};

@@ -99,7 +99,7 @@ pub fn attribute_proto(name: &str, value: AttrValue) -> AttributeProto {
 /// [`ImportError::Unsupported`] for graphs, sparse tensors and types; [`ImportError::Invalid`] for text that is not UTF-8.
 pub fn attribute_value(
     a: &AttributeProto,
-    tensor: &dyn Fn(&TensorProto) -> Result<Constant, ImportError>,
+    tensor: &mut dyn FnMut(&TensorProto) -> Result<Constant, ImportError>,
 ) -> Result<AttrValue, ImportError> {
     let text = |bytes: &[u8]| {
         String::from_utf8(bytes.to_vec())

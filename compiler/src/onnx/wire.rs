@@ -187,22 +187,22 @@ pub enum WireError {
 }
 
 /// Checks a file that holds a `ModelProto` and separates its large payloads from the rest.
-pub fn scan(bytes: &[u8], limits: &WireLimits) -> Result<Scanned, WireError> {
+pub(super) fn scan(bytes: &[u8], limits: &WireLimits) -> Result<Scanned, WireError> {
     Scanner::new(bytes, limits, &MODEL).run()
 }
 
 /// Does what [`scan`] does for a file that holds a single `TensorProto`.
-pub fn scan_tensor(bytes: &[u8], limits: &WireLimits) -> Result<Scanned, WireError> {
+pub(super) fn scan_tensor(bytes: &[u8], limits: &WireLimits) -> Result<Scanned, WireError> {
     Scanner::new(bytes, limits, &TENSOR).run()
 }
 
 /// Scans and parses a file that holds a `ModelProto`. The ranges are those of its payloads in `bytes`.
-pub fn parse(bytes: &[u8], limits: &WireLimits) -> Result<(ModelProto, Vec<Range<usize>>), WireError> {
+pub(super) fn parse(bytes: &[u8], limits: &WireLimits) -> Result<(ModelProto, Vec<Range<usize>>), WireError> {
     decode(scan(bytes, limits)?)
 }
 
 /// Scans and parses a file that holds a single `TensorProto`.
-pub fn parse_tensor(bytes: &[u8], limits: &WireLimits) -> Result<(TensorProto, Vec<Range<usize>>), WireError> {
+pub(super) fn parse_tensor(bytes: &[u8], limits: &WireLimits) -> Result<(TensorProto, Vec<Range<usize>>), WireError> {
     decode(scan_tensor(bytes, limits)?)
 }
 
@@ -212,7 +212,7 @@ fn decode<M: Message>(scanned: Scanned) -> Result<(M, Vec<Range<usize>>), WireEr
 }
 
 /// Index into [`Scanned::payloads`] of a tensor of the parsed skeleton, or `None` when its data is in the message.
-pub fn payload_index(t: &TensorProto) -> Option<usize> {
+pub(super) fn payload_index(t: &TensorProto) -> Option<usize> {
     match t.special_fields.unknown_fields().get(MARKER)? {
         UnknownValueRef::Varint(ordinal) => usize::try_from(ordinal).ok()?.checked_sub(1),
         _ => None,

@@ -13,7 +13,10 @@ use crate::ir::Value;
 
 /// Reading and writing one type of operator.
 pub trait OnnxOperator: ops::Operator {
-    /// The ONNX names (domain `ai.onnx`) that [`OnnxOperator::from_onnx`] reads.
+    /// The domain of the names; empty for ONNX's own.
+    const DOMAIN: &'static str = "";
+
+    /// The ONNX names that [`OnnxOperator::from_onnx`] reads.
     const READS: &'static [&'static str];
 
     /// Adds to the graph what the node means, in the newest form, and returns its outputs.
@@ -30,16 +33,19 @@ pub trait OnnxOperator: ops::Operator {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError>;
 }
 
-type Reader = fn(&mut NodeReader<'_>) -> Result<Vec<Value>, ImportError>;
+/// [`OnnxOperator::from_onnx`] of some operator.
+pub type Reader = fn(&mut NodeReader<'_>) -> Result<Vec<Value>, ImportError>;
 
 macro_rules! operators {
     ($($module:ident: $($variant:ident),+;)*) => {
         $(mod $module;)*
 
-        /// The reader of ONNX's operator `op_type`, if convc executes it.
+        /// The reader of the operator `op_type` of `domain` (empty for ONNX's own), if convc executes it.
         #[must_use]
-        pub fn reader(op_type: &str) -> Option<Reader> {
-            $($(if <ops::$variant as OnnxOperator>::READS.contains(&op_type) {
+        pub fn reader(domain: &str, op_type: &str) -> Option<Reader> {
+            $($(if <ops::$variant as OnnxOperator>::DOMAIN == domain
+                && <ops::$variant as OnnxOperator>::READS.contains(&op_type)
+            {
                 return Some(<ops::$variant as OnnxOperator>::from_onnx);
             })+)*
             None

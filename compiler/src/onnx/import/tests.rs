@@ -1,0 +1,162 @@
+use convc_runtime::Blob;
+use onnx_protobuf::{
+    AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto, attribute_proto::AttributeType, tensor_shape_proto::Dimension, type_proto,
+};
+use protobuf::MessageField;
+
+use super::*;
+use crate::ir::{Kind, verify};
+
+pub(super) fn value(name: &str, dims: &[&str]) -> ValueInfoProto {
+    let mut shape = onnx_protobuf::TensorShapeProto::new();
+    for d in dims {
+        let mut dim = Dimension::new();
+        match d.parse() {
+            Ok(n) => dim.set_dim_value(n),
+            Err(_) => dim.set_dim_param((*d).into()),
+        }
+        shape.dim.push(dim);
+    }
+    let mut t = type_proto::Tensor::new();
+    t.elem_type = 1;
+    t.shape = MessageField::some(shape);
+    let mut v = ValueInfoProto::new();
+    v.name = name.into();
+    v.type_.mut_or_insert_default().set_tensor_type(t);
+    v
+}
+
+pub(super) fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    NodeProto {
+        op_type: op_type.into(),
+        input: inputs.iter().map(|s| (*s).into()).collect(),
+        output: outputs.iter().map(|s| (*s).into()).collect(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn model(nodes: Vec<NodeProto>) -> ModelProto {
+    let graph = GraphProto {
+        name: "g".into(),
+        node: nodes,
+        input: vec![value("x", &["N", "?"])],
+        output: vec![value("y", &["N", "?"])],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { version: 17, ..Default::default() };
+    ModelProto { ir_version: 8, graph: MessageField::some(graph), opset_import: vec![opset], ..Default::default() }
+}
+
+pub(super) fn read(m: &ModelProto) -> Result<Model, OnnxError> {
+    import_bytes(Blob::from(m.write_to_bytes().unwrap()), None, &Limits::default())
+}
+
+fn refusal(m: &ModelProto) -> String {
+    let bytes = Blob::from(m.write_to_bytes().unwrap());
+    let listed = check_bytes(bytes, None, &Limits::default());
+    let e = read(m).unwrap_err().to_string();
+    assert!(listed.iter().any(|p| p.to_string() == e), "{listed:?} lacks {e}");
+    e
+}
+
+#[test]
+fn a_chain_is_read() {
+    let m = read(&model(vec![node("Relu", &["x"], &["a"]), node("Sigmoid", &["a"], &["y"])])).unwrap();
+    verify(&m.graph).unwrap();
+    assert_eq!(m.graph.len(), 3);
+    assert_eq!(m.graph.fact(m.graph.outputs()[0].value).unwrap().to_string(), "f32[N, x_1]");
+    assert_eq!(&*m.graph.node(m.graph.outputs()[0].value.node).origins[0], "#1 (Sigmoid)");
+}
+
+#[test]
+fn nodes_in_any_order_are_read_and_cycles_are_not() {
+    let m = read(&model(vec![node("Sigmoid", &["a"], &["y"]), node("Relu", &["x"], &["a"])])).unwrap();
+    assert_eq!(m.notes.len(), 1);
+    let cycle = model(vec![node("Add", &["x", "y"], &["a"]), node("Relu", &["a"], &["y"])]);
+    assert!(refusal(&cycle).contains("node \"#0 (Add)\" (Add, opset 17): lies on or behind a cycle, as 2 nodes do"));
+}
+
+#[test]
+fn contradictions_name_their_node() {
+    let twice = model(vec![node("Relu", &["x"], &["y"]), node("Relu", &["x"], &["y"])]);
+    assert!(refusal(&twice).contains("node \"#1 (Relu)\" (Relu, opset 17): defines value \"y\""));
+    let missing = model(vec![node("Relu", &["q\n"], &["y"])]);
+    assert!(refusal(&missing).contains("uses value \"q\\n\", which nothing defines"));
+    let nothing = model(vec![node("Relu", &["x"], &["z"])]);
+    assert!(refusal(&nothing).contains("output \"y\": is computed by no node"));
+    let mut old = model(vec![node("Relu", &["x"], &["y"])]);
+    old.opset_import[0].version = 6;
+    assert!(refusal(&old).contains("uses opset 6"));
+}
+
+#[test]
+fn unknown_operators_are_carried() {
+    let mut n = node("Fancy", &["x"], &["y"]);
+    n.domain = "com.example".into();
+    let m = read(&model(vec![n])).unwrap();
+    let out = m.graph.outputs()[0].value;
+    assert!(matches!(&m.graph.node(out.node).kind, Kind::Opaque(o) if o.domain == "com.example"));
+    assert_eq!(m.notes[0].severity, Severity::Unsupported);
+}
+
+#[test]
+fn functions_are_inlined_with_their_attributes() {
+    let mut inner = node("Fancy", &["p"], &["q"]);
+    inner.domain = "com.example".into();
+    let mut alpha = AttributeProto { name: "alpha".into(), ref_attr_name: "slope".into(), ..Default::default() };
+    alpha.type_ = AttributeType::FLOAT.into();
+    inner.attribute.push(alpha);
+    let f = FunctionProto {
+        name: "F".into(),
+        domain: "local".into(),
+        input: vec!["p".into()],
+        output: vec!["q".into()],
+        attribute: vec!["slope".into()],
+        node: vec![inner],
+        opset_import: vec![OperatorSetIdProto { version: 16, ..Default::default() }],
+        ..Default::default()
+    };
+    let mut call = node("F", &["x"], &["y"]);
+    call.domain = "local".into();
+    call.name = "c".into();
+    let mut slope = AttributeProto { name: "slope".into(), f: 0.5, ..Default::default() };
+    slope.type_ = AttributeType::FLOAT.into();
+    call.attribute.push(slope);
+    let mut m = model(vec![call]);
+    m.functions.push(f);
+    let read_back = read(&m).unwrap();
+    let out = read_back.graph.outputs()[0].value;
+    let origin = &*read_back.graph.node(out.node).origins[0];
+    assert_eq!((origin, read_back.graph.value_name(out)), ("c/#0 (Fancy)", Some("y")));
+    let Kind::Opaque(o) = &read_back.graph.node(out.node).kind else { panic!("not carried") };
+    let carried = NodeProto::parse_from_bytes(&o.proto).unwrap();
+    assert_eq!((carried.attribute[0].f, carried.attribute[0].ref_attr_name.as_str()), (0.5, ""));
+
+    m.functions[0].node = vec![{
+        let mut n = node("F", &["p"], &["q"]);
+        n.domain = "local".into();
+        n
+    }];
+    assert!(refusal(&m).contains("calls a function that calls itself"));
+}
+
+#[test]
+fn initializers_become_constants_or_defaults() {
+    let t =
+        TensorProto { name: "w".into(), data_type: 1, dims: vec![2], float_data: vec![1., 2.], ..Default::default() };
+    let mut m = model(vec![node("Relu", &["w"], &["y"])]);
+    m.graph.mut_or_insert_default().initializer.push(t);
+    m.graph.mut_or_insert_default().output[0] = value("y", &["2"]);
+    assert_eq!(read(&m).unwrap().graph.inputs().len(), 1);
+    m.graph.mut_or_insert_default().input.push(value("w", &["2"]));
+    let with_default = read(&m).unwrap();
+    assert_eq!(with_default.graph.inputs().len(), 2);
+    assert!(with_default.graph.default_of(with_default.graph.inputs()[1]).is_some());
+    m.ir_version = 3;
+    assert_eq!(read(&m).unwrap().graph.inputs().len(), 1);
+    m.graph.mut_or_insert_default().initializer[0].dims = vec![3];
+    assert!(refusal(&m).contains("initializer \"w\": holds 2 numbers in float_data"));
+    m.graph.mut_or_insert_default().initializer[0].dims = vec![1 << 40, 1 << 40];
+    assert!(refusal(&m).contains("more elements than can be counted"));
+}
