@@ -5,8 +5,15 @@
 //! across elements of the result, never along a sum, so that neither the instruction set, nor the number of threads, nor the
 //! blocking changes a bit of it.
 
+mod conv;
 mod matmul;
+mod output;
+mod scratch;
+// The vectors are associated types of a public trait, but cannot be named from outside.
+#[allow(unreachable_pub)]
+mod simd;
 
+pub use conv::Convolution;
 pub use matmul::gemm;
 
 use crate::{Element, scalar::Scalar};
@@ -65,6 +72,60 @@ impl Isa {
 }
 
 /// A type that the kernels compute in: f32 and f64.
-pub trait Gemm: Scalar + Element {}
+pub trait Gemm: Scalar + Element + bytemuck::Pod + sealed::Vectors {}
 impl Gemm for f32 {}
 impl Gemm for f64 {}
+
+mod sealed {
+    use super::{
+        Isa,
+        simd::{Quad, Vector},
+    };
+
+    /// The vectors of an element type.
+    #[allow(unreachable_pub)]
+    pub trait Vectors: Sized {
+        /// Under [`Isa::Portable`].
+        type Portable: Vector<T = Self>;
+        /// Under [`Isa::Avx2`].
+        type Avx2: Vector<T = Self>;
+        /// Under [`Isa::Avx512`].
+        type Avx512: Vector<T = Self>;
+
+        /// Elements of a vector.
+        fn lanes(isa: Isa) -> usize {
+            match isa {
+                Isa::Portable => Self::Portable::LANES,
+                Isa::Avx2 => Self::Avx2::LANES,
+                Isa::Avx512 => Self::Avx512::LANES,
+            }
+        }
+
+        /// Vectors across a register tile.
+        fn columns(isa: Isa) -> usize {
+            match isa {
+                Isa::Portable => Self::Portable::COLUMNS,
+                Isa::Avx2 => Self::Avx2::COLUMNS,
+                Isa::Avx512 => Self::Avx512::COLUMNS,
+            }
+        }
+    }
+
+    macro_rules! vectors {
+        ($t:ty: $avx2:ident, $avx512:ident) => {
+            impl Vectors for $t {
+                type Portable = Quad<$t>;
+                #[cfg(target_arch = "x86_64")]
+                type Avx2 = super::simd::x86::$avx2;
+                #[cfg(target_arch = "x86_64")]
+                type Avx512 = super::simd::x86::$avx512;
+                #[cfg(not(target_arch = "x86_64"))]
+                type Avx2 = Quad<$t>;
+                #[cfg(not(target_arch = "x86_64"))]
+                type Avx512 = Quad<$t>;
+            }
+        };
+    }
+    vectors!(f32: F32x8, F32x16);
+    vectors!(f64: F64x4, F64x8);
+}

@@ -1,16 +1,17 @@
 //! Convolution: <https://onnx.ai/onnx/operators/onnx__Conv.html>.
 
 use crate::{
-    Element, Fact, OpError, Tensor,
+    Data, Element, Fact, OpError, Tensor,
     attributes,
     attrs::Attrs,
     fact::Shape,
+    kernels::{Convolution, Gemm},
     ops::{
         InferCx, Operator, RunCx,
         helpers::{elements, optional, required},
         widened,
     },
-    scalar::Scalar,
+    scalar::{Field, Scalar},
     window::{AutoPad, Axis, Window},
 };
 
@@ -112,9 +113,9 @@ impl Operator for Conv {
             let kernel: Vec<i64> = w.shape()[2..].iter().map(|&k| k as i64).collect();
             let axes = self.window(&kernel).resolve(&x.shape()[2..])?;
             let y = match x.data() {
-                crate::Data::F32(_) => direct::<f32>(self, x, w, b, &axes, shape)?,
-                crate::Data::F64(_) => direct::<f64>(self, x, w, b, &axes, shape)?,
-                crate::Data::Field(_) => direct::<crate::scalar::Field>(self, x, w, b, &axes, shape)?,
+                Data::F32(_) => fast::<f32>(self, x, w, b, &axes, shape, cx)?,
+                Data::F64(_) => fast::<f64>(self, x, w, b, &axes, shape, cx)?,
+                Data::Field(_) => direct::<Field>(self, x, w, b, &axes, shape)?,
                 _ => return Err(OpError::InputType { index: 0, name: "X", dtype: x.dtype(), expected: "a floating-point type" }),
             };
             Ok(vec![y])
@@ -122,6 +123,25 @@ impl Operator for Conv {
     }
 }
 
+fn fast<T: Gemm>(op: &Conv, x: &Tensor, w: &Tensor, b: Option<&Tensor>, axes: &[Axis], shape: Vec<usize>, cx: &RunCx<'_>) -> Result<Tensor, OpError> {
+    let groups = op.group as usize;
+    let mut y = vec![T::ZERO; cx.count(&shape)?];
+    Convolution {
+        axes,
+        batch: x.shape()[0],
+        groups,
+        in_channels: w.shape()[1],
+        out_channels: w.shape()[0] / groups,
+        x: elements(x, 0, "X")?,
+        w: elements(w, 1, "W")?,
+        bias: b.map(|b| elements(b, 2, "B")).transpose()?,
+        y: &mut y,
+    }
+    .run(cx);
+    Ok(Tensor::new(shape, y)?)
+}
+
+/// The formula itself, summed as [`Convolution`] sums.
 fn direct<S: Scalar + Element>(op: &Conv, x: &Tensor, w: &Tensor, b: Option<&Tensor>, axes: &[Axis], shape: Vec<usize>) -> Result<Tensor, OpError> {
     let (xs, ws) = (elements::<S>(x, 0, "X")?, elements::<S>(w, 1, "W")?);
     let bs = b.map(|b| elements::<S>(b, 2, "B")).transpose()?;
@@ -132,23 +152,25 @@ fn direct<S: Scalar + Element>(op: &Conv, x: &Tensor, w: &Tensor, b: Option<&Ten
     let mut y = vec![S::ZERO; shape.iter().product()];
     for (out, v) in y.iter_mut().enumerate() {
         let (p, oc, n) = (out % pixels, out / pixels % o, out / pixels / o);
-        let mut acc = bs.map_or(S::ZERO, |b| b[oc]);
-        for t in 0..taps {
-            let (mut rest_p, mut rest_t, mut offset, mut step, mut inside) = (p, t, 0, 1, true);
-            for a in axes.iter().rev() {
-                match a.source(rest_p % a.output, rest_t % a.kernel) {
-                    Some(s) => offset += s * step,
-                    None => inside = false,
+        let mut acc = S::ZERO;
+        for i in 0..ci {
+            let c = oc / per_group * ci + i;
+            for t in 0..taps {
+                let (mut rest_p, mut rest_t, mut offset, mut step, mut inside) = (p, t, 0, 1, true);
+                for a in axes.iter().rev() {
+                    match a.source(rest_p % a.output, rest_t % a.kernel) {
+                        Some(s) => offset += s * step,
+                        None => inside = false,
+                    }
+                    (rest_p, rest_t, step) = (rest_p / a.output, rest_t / a.kernel, step * a.input);
                 }
-                (rest_p, rest_t, step) = (rest_p / a.output, rest_t / a.kernel, step * a.input);
+                if inside {
+                    acc = acc.add(ws[(oc * ci + i) * taps + t].mul(xs[(n * x.shape()[1] + c) * plane + offset]));
+                }
             }
-            if !inside {
-                continue;
-            }
-            for i in 0..ci {
-                let c = oc / per_group * ci + i;
-                acc = acc.add(ws[(oc * ci + i) * taps + t].mul(xs[(n * x.shape()[1] + c) * plane + offset]));
-            }
+        }
+        if let Some(b) = bs {
+            acc = acc.add(b[oc]);
         }
         *v = acc;
     }
