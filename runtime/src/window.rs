@@ -58,6 +58,28 @@ impl Axis {
         let p = (out * self.stride + tap * self.dilation) as i64 - self.pad_begin;
         usize::try_from(p).ok().filter(|&p| p < self.input)
     }
+
+    /// The outputs whose tap `tap` lies inside the input; [`Axis::source`] of the first one grows by the stride from there.
+    #[must_use]
+    pub fn inside(&self, tap: usize) -> std::ops::Range<usize> {
+        let (stride, shift) = (self.stride as i64, self.pad_begin - (tap * self.dilation) as i64);
+        let first = |position: i64| (position + stride - 1).div_euclid(stride).clamp(0, self.output as i64) as usize;
+        let (begin, end) = (first(shift), first(shift + self.input as i64));
+        begin..end.max(begin)
+    }
+
+    /// Number of taps of output `out` that lie inside the input or, if `padding` says so, in its declared padding.
+    #[must_use]
+    pub fn count(&self, out: usize, padding: bool) -> usize {
+        let limit = self.input as i64 + if padding { self.pad_end } else { 0 };
+        let start = (out * self.stride) as i64 - self.pad_begin;
+        let below = |position: i64| {
+            let steps = (position - start + self.dilation as i64 - 1).div_euclid(self.dilation as i64);
+            steps.clamp(0, self.kernel as i64)
+        };
+        let skipped = if padding { 0 } else { below(0) };
+        (below(limit) - skipped).max(0) as usize
+    }
 }
 
 impl Window<'_> {
@@ -188,5 +210,55 @@ impl Window<'_> {
             shape: format!("with {spatial} spatial axes"),
             expected: format!("{} are needed by the kernel {:?}", self.rank(), self.kernel),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_forms_agree_with_counting() {
+        for input in 0..7 {
+            for (kernel, stride, dilation, begin, end) in [
+                (1, 1, 1, 0, 0),
+                (3, 2, 1, 1, 1),
+                (3, 1, 2, 2, 0),
+                (2, 3, 1, 0, 3),
+                (5, 2, 2, 4, 1),
+                (2, 2, 1, 0, -1),
+                (3, 1, 1, -2, 1),
+            ] {
+                let output = 5;
+                let axis = Axis { input, output, kernel, stride, dilation, pad_begin: begin, pad_end: end };
+                for tap in 0..kernel {
+                    let expected: Vec<usize> = (0..output).filter(|&o| axis.source(o, tap).is_some()).collect();
+                    assert_eq!(axis.inside(tap).collect::<Vec<_>>(), expected, "{axis:?} tap {tap}");
+                }
+                for out in 0..output {
+                    let position = |tap: usize| (out * stride + tap * dilation) as i64 - begin;
+                    let expected = (0..kernel).filter(|&t| axis.source(out, t).is_some()).count();
+                    assert_eq!(axis.count(out, false), expected, "{axis:?} out {out}");
+                    let expected = (0..kernel).filter(|&t| position(t) < input as i64 + end).count();
+                    assert_eq!(axis.count(out, true), expected, "{axis:?} out {out} with padding");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_last_window_that_would_begin_behind_the_input_does_not_count() {
+        let window = |kernel: &'static [i64], strides: &'static [i64], pads: &'static [i64]| Window {
+            kernel,
+            strides,
+            pads,
+            dilations: &[1],
+            auto_pad: AutoPad::NotSet,
+            ceil_mode: true,
+        };
+        let sizes = |w: Window<'_>, n: i64| w.output(&[Dim::from(n)]).unwrap()[0].clone();
+        assert_eq!(sizes(window(&[3], &[2], &[0, 0]), 4), Dim::from(2));
+        assert_eq!(sizes(window(&[1], &[2], &[0, 0]), 2), Dim::from(1));
+        assert_eq!(sizes(window(&[3], &[3], &[1, 1]), 5), Dim::from(2));
     }
 }

@@ -2,6 +2,8 @@
 //! line each in [`operators!`]. Differences between opsets live here and nowhere else: the IR knows only the newest form.
 
 mod reader;
+#[cfg(test)]
+pub(crate) mod testing;
 mod writer;
 
 pub use reader::{ImportError, NodeReader};
@@ -71,6 +73,10 @@ macro_rules! operators {
 
 operators! {
     conv: Conv;
+    max_pool: MaxPool;
+    average_pool: AveragePool;
+    lp_pool: LpPool;
+    global_pool: GlobalPool;
     unary: Unary;
     gelu: Gelu;
     predicate: Predicate;

@@ -6,6 +6,7 @@ use crate::{DType, Data, Dim, Fact, OpError, Real, Tensor, attrs::Attrs, kernels
 pub mod elementwise;
 pub mod helpers;
 pub mod integer;
+mod planes;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -182,6 +183,10 @@ macro_rules! operators {
 
 operators! {
     conv: Conv;
+    max_pool: MaxPool;
+    average_pool: AveragePool;
+    lp_pool: LpPool;
+    global_pool: GlobalPool;
     unary: Unary;
     gelu: Gelu;
     predicate: Predicate;

@@ -1,0 +1,138 @@
+//! Helpers of the operators' unit tests.
+
+use convc_runtime::{AttrValue, Constant, Fact, Tensor};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, writer::Operand};
+use crate::{
+    ir::{Graph, NodeId, Value},
+    onnx::attribute_value,
+};
+
+/// An integer attribute.
+pub(crate) fn int(name: &str, v: i64) -> (String, AttrValue) {
+    (name.to_owned(), AttrValue::Int(v))
+}
+
+/// An attribute of integers.
+pub(crate) fn ints(name: &str, v: &[i64]) -> (String, AttrValue) {
+    (name.to_owned(), AttrValue::Ints(v.to_vec()))
+}
+
+/// A float attribute.
+pub(crate) fn float(name: &str, v: f32) -> (String, AttrValue) {
+    (name.to_owned(), AttrValue::Float(v))
+}
+
+/// A string attribute.
+pub(crate) fn string(name: &str, v: &str) -> (String, AttrValue) {
+    (name.to_owned(), AttrValue::Str(v.to_owned()))
+}
+
+/// An operand of the node that is read.
+#[derive(Clone)]
+pub(crate) enum Arg {
+    /// A graph input.
+    Input(Fact),
+    /// A constant.
+    Constant(Tensor),
+}
+
+/// A node that was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) op_type: String,
+    pub(crate) inputs: Vec<String>,
+    pub(crate) outputs: Vec<String>,
+    pub(crate) attrs: Vec<(String, AttrValue)>,
+}
+
+/// Reads a node whose operands are graph inputs.
+pub(crate) fn read(
+    op_type: &str,
+    opset: i64,
+    inputs: &[Fact],
+    attrs: Vec<(String, AttrValue)>,
+    outputs: usize,
+) -> Result<(Graph, Vec<Value>), ImportError> {
+    read_args(op_type, opset, &inputs.iter().cloned().map(Arg::Input).collect::<Vec<_>>(), attrs, outputs)
+}
+
+/// Reads a node.
+pub(crate) fn read_args(
+    op_type: &str,
+    opset: i64,
+    args: &[Arg],
+    attrs: Vec<(String, AttrValue)>,
+    outputs: usize,
+) -> Result<(Graph, Vec<Value>), ImportError> {
+    let mut graph = Graph::new();
+    let operands = args
+        .iter()
+        .enumerate()
+        .map(|(i, arg)| match arg {
+            Arg::Input(fact) => Some(graph.add_input(format!("x{i}"), Some(fact.clone()), None)),
+            Arg::Constant(t) => Some(graph.add_constant(Constant::from_tensor(t).unwrap())),
+        })
+        .collect();
+    let from_onnx = super::reader("", op_type).unwrap();
+    let values = from_onnx(&mut NodeReader::new(&mut graph, op_type, opset, operands, vec![true; outputs], attrs))?;
+    for (i, &v) in values.iter().enumerate() {
+        graph.add_output(format!("y{i}"), v, None);
+    }
+    assert!(crate::ir::verify(&graph).is_ok());
+    Ok((graph, values))
+}
+
+/// Writes the node that makes `v`, with the names of [`read`] where they are.
+pub(crate) fn write(graph: &Graph, v: Value, opset: i64) -> Result<Vec<Written>, ExportError> {
+    Ok(write_all(graph, v.node, opset)?.0)
+}
+
+/// Nodes and the constants they refer to.
+pub(crate) type Nodes = (Vec<Written>, Vec<(String, Tensor)>);
+
+/// As [`write`], with the constants that were added.
+pub(crate) fn write_all(graph: &Graph, id: NodeId, opset: i64) -> Result<Nodes, ExportError> {
+    let node = graph.node(id);
+    let names: Vec<Option<String>> = node
+        .operands()
+        .iter()
+        .map(|o| o.map(|v| graph.value_name(v).map_or_else(|| format!("v_{}_{}", v.node, v.port), str::to_owned)))
+        .collect();
+    let operands = node
+        .operands()
+        .iter()
+        .zip(&names)
+        .map(|(o, name)| {
+            let (v, name) = (((*o)?), name.as_ref()?);
+            Some(Operand { name, fact: graph.fact(v), constant: graph.constant(v) })
+        })
+        .collect();
+    let outputs = (0..node.outputs()).map(|i| format!("y{i}")).collect();
+    let mut n = 0;
+    let mut fresh = |stem: &str| {
+        n += 1;
+        format!("{stem}_{n}")
+    };
+    let op = node.op().unwrap();
+    let mut writer = NodeWriter::new(op.name(), opset, operands, outputs, node.facts(), &mut fresh);
+    super::write(op, &mut writer)?;
+    let (nodes, constants) = writer.finish();
+    let nodes = nodes
+        .into_iter()
+        .map(|n| Written {
+            attrs: n
+                .attribute
+                .iter()
+                .map(|a| {
+                    let mut refuse = |_: &onnx_protobuf::TensorProto| Err(ImportError::Invalid("a tensor".into()));
+                    (a.name.clone(), attribute_value(a, &mut refuse).unwrap())
+                })
+                .collect(),
+            op_type: n.op_type,
+            inputs: n.input,
+            outputs: n.output,
+        })
+        .collect();
+    Ok((nodes, constants))
+}
