@@ -187,6 +187,13 @@ operators! {
     average_pool: AveragePool;
     lp_pool: LpPool;
     global_pool: GlobalPool;
+    batch_norm: BatchNormalization;
+    instance_norm: InstanceNormalization;
+    group_norm: GroupNormalization;
+    layer_norm: LayerNormalization, RMSNormalization;
+    lrn: LRN;
+    lp_normalization: LpNormalization;
+    mean_variance_normalization: MeanVarianceNormalization;
     unary: Unary;
     gelu: Gelu;
     predicate: Predicate;
