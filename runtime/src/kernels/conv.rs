@@ -5,9 +5,8 @@ use std::ops::Range;
 use super::{
     Gemm,
     matmul::{Columns, Product, Sizes, Sliver, products},
-    output::Output,
 };
-use crate::{ops::RunCx, window::Axis};
+use crate::{ops::RunCx, sys::Disjoint, window::Axis};
 
 /// A convolution: sizes, operands and result.
 pub struct Convolution<'a, T> {
@@ -19,7 +18,7 @@ pub struct Convolution<'a, T> {
     pub groups: usize,
     /// Input channels of one group.
     pub in_channels: usize,
-    /// Output channels of one group.
+    /// Disjoint channels of one group.
     pub out_channels: usize,
     /// Input `[batch, groups * in_channels, inputs of the axes]`.
     pub x: &'a [T],
@@ -56,7 +55,7 @@ impl<T: Gemm> Convolution<'_, T> {
             }
             return;
         }
-        let y = Output::new(self.y);
+        let y = Disjoint::new(self.y);
         let (x, w, axes, bias) = (self.x, self.w, self.axes, self.bias);
         products(cx, Sizes { m: co, k, n: pixels }, self.batch * groups, &|i| {
             let group = i % groups;

@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::{Gemm, Isa, output::Output, scratch, simd::Vector};
-use crate::{ops::RunCx, scalar::Scalar};
+use super::{Gemm, Isa, scratch, simd::Vector};
+use crate::{ops::RunCx, scalar::Scalar, sys::Disjoint};
 
 /// `c = a * b`: `c[i,j] = sum over l of a[i,l] * b[l,j]`, summed in ascending `l`, from 0.
 ///
@@ -24,7 +24,7 @@ pub fn gemm<T: Gemm>(cx: &RunCx<'_>, m: usize, k: usize, n: usize, a: &[T], b: &
     if m <= FEW_ROWS {
         return few_rows(cx, m, k, n, a, b, c);
     }
-    let c = Output::new(c);
+    let c = Disjoint::new(c);
     products(cx, Sizes { m, k, n }, 1, &|_| Product { a, b: RowMajor { b, n }, bias: None, c, at: 0 });
 }
 
@@ -34,7 +34,7 @@ const FEW_ROWS: usize = 3;
 /// The product for few rows: row `l` of `b`, times an element of `a`, is added to a piece of a row of `c`.
 fn few_rows<T: Gemm>(cx: &RunCx<'_>, m: usize, k: usize, n: usize, a: &[T], b: &[T], c: &mut [T]) {
     const PIECE: usize = 512;
-    let c = Output::new(c);
+    let c = Disjoint::new(c);
     let work = |piece: usize| {
         let columns = piece * PIECE..n.min((piece + 1) * PIECE);
         for i in 0..m {
@@ -123,7 +123,7 @@ pub(super) struct Product<'a, T, B> {
     /// `[m]`.
     pub(super) bias: Option<&'a [T]>,
     /// Where `c` lies, `[m, n]` row-major from element `at` on. No two products overlap.
-    pub(super) c: Output<'a, T>,
+    pub(super) c: Disjoint<'a, T>,
     pub(super) at: usize,
 }
 
@@ -245,7 +245,7 @@ pub(super) struct Block<'a, T> {
     bias: Option<&'a [T]>,
     slivers: &'a [Sliver],
     panel: &'a [T],
-    c: Output<'a, T>,
+    c: Disjoint<'a, T>,
     /// Where the first row of `c` begins; rows are `n` apart.
     at: usize,
     n: usize,

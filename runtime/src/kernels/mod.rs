@@ -7,7 +7,6 @@
 
 mod conv;
 mod matmul;
-mod output;
 mod scratch;
 // The vectors are associated types of a public trait, but cannot be named from outside.
 #[allow(unreachable_pub)]
