@@ -1,5 +1,7 @@
 //! Plans: a model as a list of instructions over numbered values.
 
+pub mod file;
+
 use std::{fmt, sync::Arc};
 
 use crate::{Constant, DType, Dim, Op};

@@ -1,6 +1,10 @@
 //! Sessions: a plan, its constants in memory, and the threads that run it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     OpError, Real, Symbol, Tensor, TensorError,
@@ -95,11 +99,46 @@ pub enum RunError {
     Dim(#[from] DimError),
 }
 
+/// A plan with its constants in memory, and those of its branches.
+#[derive(Debug)]
+struct Prepared {
+    plan: Arc<Plan>,
+    constants: Vec<(Slot, Tensor)>,
+    /// For each instruction that is an `If`: the branch for true, the one for false.
+    branches: BTreeMap<usize, [Box<Prepared>; 2]>,
+}
+
+impl Prepared {
+    fn new(plan: &Arc<Plan>, real: Real) -> Result<Prepared, RunError> {
+        let load = |(slot, c): &(Slot, crate::Constant)| {
+            let tensor = c.to_tensor().map_err(|source| RunError::Constant { slot: *slot, source })?;
+            Ok((*slot, tensor.to_real(real)))
+        };
+        let constants = plan.constants.iter().map(load).collect::<Result<_, RunError>>()?;
+        let mut branches = BTreeMap::new();
+        for (i, step) in plan.instructions.iter().enumerate() {
+            if let Action::If { then_branch, else_branch } = &step.action {
+                let prepare = |branch| Ok::<_, RunError>(Box::new(Prepared::new(branch, real)?));
+                branches.insert(i, [prepare(then_branch)?, prepare(else_branch)?]);
+            }
+        }
+        Ok(Prepared { plan: Arc::clone(plan), constants, branches })
+    }
+}
+
+/// What happens during a run, for those who want to see it.
+enum Watch<'a> {
+    Nothing,
+    /// Every value written by the outermost plan.
+    Values(&'a mut dyn FnMut(Slot, &Tensor)),
+    /// Every instruction run, those of branches included, and the time it took.
+    Steps(&'a mut dyn FnMut(&Instruction, Duration)),
+}
+
 /// A plan that is ready to run.
 #[derive(Debug)]
 pub struct Session {
-    plan: Arc<Plan>,
-    constants: Vec<(Slot, Tensor)>,
+    prepared: Prepared,
     options: SessionOptions,
     pool: Pool,
 }
@@ -111,15 +150,15 @@ impl Session {
     /// [`RunError::Plan`], [`RunError::Constant`].
     pub fn new(plan: Arc<Plan>, options: SessionOptions) -> Result<Session, RunError> {
         plan.check()?;
-        let constants = load_constants(&plan, options.real)?;
+        let prepared = Prepared::new(&plan, options.real)?;
         let pool = Pool::new(options.threads);
-        Ok(Session { plan, constants, options, pool })
+        Ok(Session { prepared, options, pool })
     }
 
     /// The plan.
     #[must_use]
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        &self.prepared.plan
     }
 
     /// Runs the plan on `inputs` (by name) and returns the outputs in the plan's order.
@@ -127,7 +166,7 @@ impl Session {
     /// # Errors
     /// If an input is missing, unknown or of another type or shape than declared, or an operator refuses its operands.
     pub fn run(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>, RunError> {
-        self.run_observed(inputs, &mut |_, _| {})
+        self.execute(&self.prepared, self.bind(inputs)?, &mut Watch::Nothing)
     }
 
     /// As [`Session::run`], and shows `observe` every value that is written, inputs included and constants not.
@@ -139,19 +178,31 @@ impl Session {
         inputs: &BTreeMap<String, Tensor>,
         observe: &mut dyn FnMut(Slot, &Tensor),
     ) -> Result<Vec<Tensor>, RunError> {
-        let given = self.bind(inputs)?;
-        self.execute(&self.plan, &self.constants, given, observe)
+        self.execute(&self.prepared, self.bind(inputs)?, &mut Watch::Values(observe))
+    }
+
+    /// As [`Session::run`], and tells `observe` how long each instruction took. An `If` takes as long as the instructions
+    /// of the branch it runs, which are told before it.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_profiled(
+        &self,
+        inputs: &BTreeMap<String, Tensor>,
+        observe: &mut dyn FnMut(&Instruction, Duration),
+    ) -> Result<Vec<Tensor>, RunError> {
+        self.execute(&self.prepared, self.bind(inputs)?, &mut Watch::Steps(observe))
     }
 
     /// The inputs in the plan's order, checked against what is declared.
     fn bind(&self, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>, RunError> {
-        if let Some(name) = inputs.keys().find(|n| !self.plan.inputs.iter().any(|p| p.name == **n)) {
-            let known: Vec<&str> = self.plan.inputs.iter().map(|p| p.name.as_str()).collect();
+        if let Some(name) = inputs.keys().find(|n| !self.plan().inputs.iter().any(|p| p.name == **n)) {
+            let known: Vec<&str> = self.plan().inputs.iter().map(|p| p.name.as_str()).collect();
             return Err(RunError::UnknownInput { name: name.clone(), inputs: known.join(", ") });
         }
         let mut symbols: BTreeMap<Symbol, i64> = BTreeMap::new();
-        let mut given = Vec::with_capacity(self.plan.inputs.len());
-        for port in &self.plan.inputs {
+        let mut given = Vec::with_capacity(self.plan().inputs.len());
+        for port in &self.plan().inputs {
             let tensor = match (inputs.get(&port.name), &port.default) {
                 (Some(t), _) => t.clone(),
                 (None, Some(c)) => c.to_tensor().map_err(|source| RunError::Constant { slot: port.slot, source })?,
@@ -165,24 +216,32 @@ impl Session {
 
     fn execute(
         &self,
-        plan: &Plan,
-        constants: &[(Slot, Tensor)],
+        prepared: &Prepared,
         inputs: Vec<Tensor>,
-        observe: &mut dyn FnMut(Slot, &Tensor),
+        watch: &mut Watch<'_>,
     ) -> Result<Vec<Tensor>, RunError> {
+        let plan = &*prepared.plan;
         let mut values: Vec<Option<Tensor>> = vec![None; plan.slots];
         for (port, tensor) in plan.inputs.iter().zip(inputs) {
-            observe(port.slot, &tensor);
+            if let Watch::Values(observe) = watch {
+                observe(port.slot, &tensor);
+            }
             values[port.slot.index()] = Some(tensor);
         }
-        for (slot, tensor) in constants {
+        for (slot, tensor) in &prepared.constants {
             values[slot.index()] = Some(tensor.clone());
         }
-        for step in &plan.instructions {
-            let outputs = self.step(step, &values)?;
+        for (i, step) in plan.instructions.iter().enumerate() {
+            let start = matches!(watch, Watch::Steps(_)).then(Instant::now);
+            let outputs = self.step(step, prepared.branches.get(&i), &values, watch)?;
+            if let (Watch::Steps(observe), Some(start)) = (&mut *watch, start) {
+                observe(step, start.elapsed());
+            }
             for (slot, tensor) in step.outputs.iter().zip(outputs) {
                 if let Some(slot) = slot {
-                    observe(*slot, &tensor);
+                    if let Watch::Values(observe) = watch {
+                        observe(*slot, &tensor);
+                    }
                     values[slot.index()] = Some(tensor);
                 }
             }
@@ -200,16 +259,22 @@ impl Session {
             .collect()
     }
 
-    fn step(&self, step: &Instruction, values: &[Option<Tensor>]) -> Result<Vec<Tensor>, RunError> {
+    fn step(
+        &self,
+        step: &Instruction,
+        branches: Option<&[Box<Prepared>; 2]>,
+        values: &[Option<Tensor>],
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Tensor>, RunError> {
         let operands: Vec<Option<&Tensor>> =
             step.inputs.iter().map(|s| s.and_then(|s| values[s.index()].as_ref())).collect();
-        match &step.action {
-            Action::Op(op) => {
+        match (&step.action, branches) {
+            (Action::Op(op), _) => {
                 let SessionOptions { real, isa, max_elements, .. } = self.options;
                 let cx = RunCx { real, pool: &self.pool, isa, max_elements };
                 op.run(&operands, &cx).map_err(|source| RunError::Op { node: step.name.clone(), op: op.name(), source })
             }
-            Action::If { then_branch, else_branch } => {
+            (Action::If { .. }, Some([then_branch, else_branch])) => {
                 let condition = operands.first().copied().flatten().and_then(Tensor::to_i64s);
                 let branch = match condition.as_deref() {
                     Some([0]) => else_branch,
@@ -222,18 +287,16 @@ impl Session {
                 };
                 let captures = operands[1..].iter().map(|t| t.cloned()).collect::<Option<Vec<_>>>();
                 let captures = captures.ok_or_else(|| RunError::MissingInput { name: step.name.clone() })?;
-                self.execute(branch, &load_constants(branch, self.options.real)?, captures, &mut |_, _| {})
+                // The names of values are those of the outermost plan.
+                match watch {
+                    Watch::Values(_) => self.execute(branch, captures, &mut Watch::Nothing),
+                    _ => self.execute(branch, captures, watch),
+                }
             }
+            // `Prepared::new` has prepared every `If`.
+            (Action::If { .. }, None) => Err(RunError::MissingInput { name: step.name.clone() }),
         }
     }
-}
-
-fn load_constants(plan: &Plan, real: Real) -> Result<Vec<(Slot, Tensor)>, RunError> {
-    let load = |(slot, c): &(Slot, crate::Constant)| {
-        let tensor = c.to_tensor().map_err(|source| RunError::Constant { slot: *slot, source })?;
-        Ok((*slot, tensor.to_real(real)))
-    };
-    plan.constants.iter().map(load).collect()
 }
 
 /// Checks a tensor against what `port` declares and learns the values of its symbols.
