@@ -3,5 +3,6 @@
 
 pub mod ir;
 pub mod lower;
+pub mod npz;
 pub mod onnx;
 pub mod ops;
