@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use convc_runtime::{Constant, DType, Dim, Fact, Op, OpError, ops::InferCx};
+use convc_runtime::{Constant, DType, Dim, Fact, Known, Op, OpError, Symbol, ops::InferCx};
 use petgraph::{
     Direction,
     stable_graph::{NodeIndex, StableDiGraph},
@@ -521,6 +521,28 @@ impl Graph {
                 Some(NodeId { index: u32::try_from(e.source().index()).ok()?, generation: n.generation })
             })
             .collect()
+    }
+
+    /// Gives symbols values (or other expressions) in all that is known, nested graphs included.
+    pub fn bind(&mut self, values: &BTreeMap<Symbol, Dim>) {
+        if values.is_empty() {
+            return;
+        }
+        let bind = |fact: &mut Fact| {
+            let each = |d: &mut Dim| *d = d.substitute(values);
+            fact.shape.iter_mut().for_each(each);
+            if let Some(Known::Dims(dims)) = &mut fact.known {
+                dims.iter_mut().for_each(each);
+            }
+        };
+        for node in self.graph.node_weights_mut() {
+            node.facts.iter_mut().flatten().for_each(bind);
+            if let Kind::If { then_branch, else_branch } = &mut node.kind {
+                then_branch.graph.bind(values);
+                else_branch.graph.bind(values);
+            }
+        }
+        self.outputs.iter_mut().filter_map(|o| o.declared.as_mut()).for_each(bind);
     }
 
     /// The element type of a value, if it is known.
