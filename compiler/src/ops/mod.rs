@@ -96,4 +96,11 @@ operators! {
     bit_shift: BitShift;
     compare: Compare;
     clip: Clip;
+    reduce: Reduce;
+    arg_extreme: ArgExtreme;
+    cumulative: Cumulative;
+    softmax: Softmax;
+    matmul: MatMul;
+    gemm: Gemm;
+    einsum: Einsum;
 }

@@ -148,6 +148,29 @@ impl<'a> NodeWriter<'a> {
         Ok(())
     }
 
+    /// Writes one node `op_type` without attributes from the first operand to all results.
+    ///
+    /// # Errors
+    /// None by itself, as [`NodeWriter::emit`].
+    pub fn emit_first(&mut self, op_type: &str) -> Result<(), ExportError> {
+        let inputs = self.operand_names().into_iter().take(1).collect();
+        self.node(op_type, inputs, self.outputs.clone(), Vec::new());
+        Ok(())
+    }
+
+    /// Makes negative axes of the operand at `i` count from the front, for opsets that know no others.
+    ///
+    /// # Errors
+    /// [`ExportError`] if there are any and the operand's rank is not known.
+    pub fn count_from_front(&self, i: usize, axes: &mut [i64]) -> Result<(), ExportError> {
+        let rank = self.operand(i).and_then(|o| i64::try_from(o.fact?.rank()).ok());
+        for axis in axes.iter_mut().filter(|a| **a < 0) {
+            let rank = rank.ok_or_else(|| self.refuse("an axis counts from the back of an operand of unknown rank"))?;
+            *axis += rank;
+        }
+        Ok(())
+    }
+
     /// Writes one node with the given operands and results.
     pub fn node(&mut self, op_type: &str, inputs: Vec<String>, outputs: Vec<String>, attrs: Vec<(&str, AttrValue)>) {
         let mut node = NodeProto::new();

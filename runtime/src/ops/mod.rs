@@ -206,6 +206,13 @@ operators! {
     bit_shift: BitShift;
     compare: Compare;
     clip: Clip;
+    reduce: Reduce;
+    arg_extreme: ArgExtreme;
+    cumulative: Cumulative;
+    softmax: Softmax;
+    matmul: MatMul;
+    gemm: Gemm;
+    einsum: Einsum;
 }
 
 impl<'a> RunCx<'a> {

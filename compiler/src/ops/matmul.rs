@@ -1,0 +1,22 @@
+//! MatMul. Integers are new in opset 9.
+
+use convc_runtime::{DType, ops::MatMul};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for MatMul {
+    const READS: &'static [&'static str] = &["MatMul"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let operands = node.operands().to_vec();
+        node.emit(MatMul {}, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if node.opset() < 9 && node.dtype(0).is_some_and(DType::is_integer) {
+            return Err(node.refuse("its operands are integers, which it takes from opset 9 on"));
+        }
+        node.emit("MatMul", vec![])
+    }
+}

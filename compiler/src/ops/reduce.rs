@@ -1,0 +1,70 @@
+//! Reductions. The axes are an attribute before opset 13 (ReduceSum) or 18 (the others).
+
+use convc_runtime::{
+    AttrValue, OpError,
+    ops::{Operator, Reduce, reduce::ReduceKind},
+};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+/// The opset from which on the axes are an operand.
+fn operand_since(kind: ReduceKind) -> i64 {
+    if kind == ReduceKind::ReduceSum { 13 } else { 18 }
+}
+
+impl OnnxOperator for Reduce {
+    const READS: &'static [&'static str] = ReduceKind::TEXTS;
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let kind = ReduceKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let x = node.required(0, "data")?;
+        let keepdims = node.int("keepdims")?.unwrap_or(1) != 0;
+        let (mut axes, mut noop_with_empty_axes) = (None, false);
+        if node.opset() >= operand_since(kind) {
+            axes = node.operand(1);
+            noop_with_empty_axes = node.int("noop_with_empty_axes")?.unwrap_or(0) != 0;
+        } else if let Some(list) = node.ints("axes")?.filter(|a| !a.is_empty()) {
+            axes = Some(node.add_ints(&list)?);
+        }
+        node.emit(Reduce { kind, keepdims, noop_with_empty_axes }, vec![Some(x), axes])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        let mut attrs = Vec::new();
+        if !self.keepdims {
+            attrs.push(("keepdims", AttrValue::Int(0)));
+        }
+        if node.opset() >= operand_since(self.kind) {
+            if self.noop_with_empty_axes {
+                attrs.push(("noop_with_empty_axes", AttrValue::Int(1)));
+            }
+            return node.emit(self.name(), attrs);
+        }
+        let mut axes = node.constant_ints(1, "axes")?.unwrap_or_default();
+        if axes.is_empty() && self.noop_with_empty_axes {
+            use ReduceKind as K;
+            return match self.kind {
+                K::ReduceL1 | K::ReduceL2 => node.emit_first("Abs"),
+                K::ReduceLogSum => node.emit_first("Log"),
+                K::ReduceSumSquare => {
+                    let x = node.operand_names().first().cloned().unwrap_or_default();
+                    let y = node.output_names();
+                    node.node("Mul", vec![x.clone(), x], y, vec![]);
+                    Ok(())
+                }
+                _ => node.emit_first("Identity"),
+            };
+        }
+        if node.opset() < 11 {
+            node.count_from_front(0, &mut axes)?;
+        }
+        if !axes.is_empty() {
+            attrs.push(("axes", AttrValue::Ints(axes)));
+        }
+        let x = node.operand_names().into_iter().take(1).collect();
+        let y = node.output_names();
+        node.node(self.name(), x, y, attrs);
+        Ok(())
+    }
+}
