@@ -1,6 +1,7 @@
 //! ONNX: the only place that sees protobuf.
 
 mod error;
+mod export;
 mod external;
 mod import;
 mod limits;
@@ -11,6 +12,7 @@ mod types;
 mod wire;
 
 pub use error::{OnnxError, Problem, Severity};
+pub use export::{ExportOptions, Exported, ORIGINS_KEY, Pieces, WriteError, export, save};
 pub use import::{NEWEST_OPSET, OLDEST_OPSET, check, check_bytes, import, import_bytes};
 pub use limits::Limits;
 pub use model::Model;

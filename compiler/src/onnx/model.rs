@@ -35,6 +35,8 @@ pub struct Model {
     pub graph_name: String,
     /// The graph's documentation.
     pub graph_doc: String,
+    /// The graph's metadata.
+    pub graph_metadata: Vec<(String, String)>,
     /// What a user should know: everything that `check` lists short of errors.
     pub notes: Vec<Problem>,
     /// Inputs and outputs as the file declares them, by name.

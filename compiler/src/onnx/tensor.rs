@@ -240,19 +240,20 @@ fn typed_bytes(t: &TensorProto, dtype: DType, expected: usize) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-#[allow(dead_code)]
 /// A constant as ONNX writes it, its bytes as `raw_data`.
 pub(super) fn tensor_proto(name: &str, c: &Constant) -> TensorProto {
-    let mut t = TensorProto::new();
-    name.clone_into(&mut t.name);
-    t.dims = c.shape().iter().map(|&d| i64::try_from(d).unwrap_or(i64::MAX)).collect();
-    t.data_type = dtype_to_onnx(c.dtype());
-    if c.dtype() == DType::Str {
-        t.string_data = c.as_strings().iter().map(|s| s.clone().into_bytes()).collect();
-    } else {
-        t.raw_data = c.bytes().as_bytes().to_vec();
+    TensorProto { raw_data: c.bytes().as_bytes().to_vec(), ..tensor_header(name, c) }
+}
+
+/// A constant as ONNX writes it, without its bytes.
+pub(super) fn tensor_header(name: &str, c: &Constant) -> TensorProto {
+    TensorProto {
+        name: name.to_owned(),
+        dims: c.shape().iter().map(|&d| i64::try_from(d).unwrap_or(i64::MAX)).collect(),
+        data_type: dtype_to_onnx(c.dtype()),
+        string_data: c.as_strings().iter().map(|s| s.clone().into_bytes()).collect(),
+        ..TensorProto::default()
     }
-    t
 }
 
 /// Reads a file that holds a single `TensorProto` (`.pb`), as ONNX's own test data does. External data is not followed.

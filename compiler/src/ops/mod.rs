@@ -7,7 +7,7 @@ pub(crate) mod testing;
 mod writer;
 
 pub use reader::{ImportError, NodeReader};
-pub use writer::{ExportError, NodeWriter};
+pub use writer::{ExportError, NodeWriter, Operand};
 
 use convc_runtime::{Op, ops};
 

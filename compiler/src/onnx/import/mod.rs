@@ -230,6 +230,7 @@ impl<'a> Importer<'a> {
             metadata_props: proto.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
             graph_name: proto.graph.name.clone(),
             graph_doc: proto.graph.doc_string.clone(),
+            graph_metadata: proto.graph.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
             ..Model::default()
         };
         let value_info = proto.graph.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
