@@ -8,6 +8,8 @@ mod limits;
 mod model;
 mod names;
 mod tensor;
+#[cfg(test)]
+mod testing;
 mod types;
 mod wire;
 

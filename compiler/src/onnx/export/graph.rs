@@ -7,7 +7,7 @@ use onnx_protobuf::{AttributeProto, GraphProto, Message, NodeProto, ValueInfoPro
 use protobuf::MessageField;
 
 use super::{
-    Writer, WriteError,
+    WriteError, Writer,
     carried::{carried, defined_within},
     entries, origins_json, value_info,
 };
@@ -89,7 +89,10 @@ impl Writer<'_> {
         let mut copies: Vec<(Value, String)> = Vec::new();
         let mut outputs = Vec::new();
         for o in graph.outputs() {
-            if scope.main && matches!(graph.node(o.value.node).kind, Kind::Input) && scope.names.get(&o.value) == Some(&o.name) {
+            if scope.main
+                && matches!(graph.node(o.value.node).kind, Kind::Input)
+                && scope.names.get(&o.value) == Some(&o.name)
+            {
                 outputs.push(o.name.clone());
                 continue;
             }
@@ -107,7 +110,9 @@ impl Writer<'_> {
             .flat_map(|&id| graph.node(id).operands().iter().flatten().copied())
             .chain(graph.outputs().iter().map(|o| o.value))
             .collect();
-        let kept = |id: NodeId| !matches!(graph.node(id).kind, Kind::Constant(_)) || used.contains(&Value { node: id, port: 0 });
+        let kept = |id: NodeId| {
+            !matches!(graph.node(id).kind, Kind::Constant(_)) || used.contains(&Value { node: id, port: 0 })
+        };
         for &id in order.iter().filter(|&&id| kept(id)) {
             for v in results(graph, id) {
                 if let Some(name) = graph.value_name(v).filter(|_| !scope.names.contains_key(&v)) {
@@ -173,7 +178,12 @@ impl Writer<'_> {
                     let mut value = AttributeProto { name: "value".into(), ..Default::default() };
                     value.type_ = AttributeType::TENSOR.into();
                     value.t = MessageField::some(tensor_proto("", c));
-                    let n = NodeProto { op_type: "Constant".into(), output: vec![name], attribute: vec![value], ..Default::default() };
+                    let n = NodeProto {
+                        op_type: "Constant".into(),
+                        output: vec![name],
+                        attribute: vec![value],
+                        ..Default::default()
+                    };
                     self.finish(scope, &node.name, vec![n], &node.origins);
                 }
             }
@@ -242,7 +252,12 @@ impl Writer<'_> {
                 Ok(c) if scope.main || self.model.ir_version >= 4 => scope.constants.push((name, c)),
                 _ => {
                     let value = attribute_proto("value", convc_runtime::AttrValue::Tensor(tensor));
-                    let n = NodeProto { op_type: "Constant".into(), output: vec![name], attribute: vec![value], ..Default::default() };
+                    let n = NodeProto {
+                        op_type: "Constant".into(),
+                        output: vec![name],
+                        attribute: vec![value],
+                        ..Default::default()
+                    };
                     self.finish(scope, "", vec![n], &node.origins);
                 }
             }
@@ -258,7 +273,8 @@ impl Writer<'_> {
             scope.names.insert(v, outer.clone().unwrap_or_default());
         }
         let outputs = self.body(g, &mut scope)?;
-        let mut proto = GraphProto { name: name.into(), node: scope.nodes, value_info: scope.types, ..Default::default() };
+        let mut proto =
+            GraphProto { name: name.into(), node: scope.nodes, value_info: scope.types, ..Default::default() };
         proto.initializer = scope.constants.iter().map(|(n, c)| tensor_proto(n, c)).collect();
         for (name, o) in outputs.iter().zip(g.outputs()) {
             proto.output.push(match g.fact(o.value) {

@@ -200,9 +200,9 @@ impl<'m> Writer<'m> {
         while let Some(node) = stack.pop() {
             stack.extend(subgraphs(node).flat_map(|g| &g.node));
             found.push(node);
-            let called = all.iter().position(|f| {
-                (&f.domain, &f.name, &f.overload) == (&node.domain, &node.op_type, &node.overload)
-            });
+            let called = all
+                .iter()
+                .position(|f| (&f.domain, &f.name, &f.overload) == (&node.domain, &node.op_type, &node.overload));
             if let Some(f) = called.filter(|&i| wanted.insert(i)).and_then(|i| all.get(i)) {
                 stack.extend(&f.node);
             }
@@ -238,8 +238,11 @@ fn value_info(name: &str, fact: &Fact) -> ValueInfoProto {
         }
         shape.dim.push(dim);
     }
-    let tensor =
-        type_proto::Tensor { elem_type: dtype_to_onnx(fact.dtype), shape: MessageField::some(shape), ..Default::default() };
+    let tensor = type_proto::Tensor {
+        elem_type: dtype_to_onnx(fact.dtype),
+        shape: MessageField::some(shape),
+        ..Default::default()
+    };
     let mut info = ValueInfoProto::new();
     name.clone_into(&mut info.name);
     info.type_.mut_or_insert_default().set_tensor_type(tensor);
@@ -307,3 +310,6 @@ fn pieces(
     file.append(body);
     Ok((file, outside))
 }
+
+#[cfg(test)]
+mod tests;
