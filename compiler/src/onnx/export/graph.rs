@@ -133,12 +133,11 @@ impl Writer<'_> {
         self.names.taken.extend(inner);
         for &id in order.iter().filter(|&&id| kept(id)) {
             for v in results(graph, id) {
-                if !scope.names.contains_key(&v) {
+                scope.names.entry(v).or_insert_with(|| {
                     let node = graph.node(id);
                     let stem = if node.name.is_empty() { node.kind.name().to_lowercase() } else { node.name.clone() };
-                    let name = self.names.take(&format!("{stem}_{}", v.port));
-                    scope.names.insert(v, name);
-                }
+                    self.names.take(&format!("{stem}_{}", v.port))
+                });
             }
         }
         for &id in order.iter().filter(|&&id| kept(id)) {
