@@ -15,7 +15,7 @@ use convc_runtime::{
 /// The sums, and the sums of the absolute values of what is added.
 fn oracle<S: Scalar>(c: &Case, out: &[i64], x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> (Vec<S>, Vec<f64>) {
     let (xs, ws, bs): (Vec<S>, Vec<S>, Option<Vec<S>>) = (elements(x), elements(w), b.map(elements));
-    let x_shape = [&[c.batch, c.group * c.ci], c.spatial.as_slice()].concat();
+    let x_shape = c.x_shape();
     let w_shape = [&[c.group * c.co, c.ci], c.kernel.as_slice()].concat();
     let (mut y, mut scale) = (Vec::new(), Vec::new());
     for n in 0..c.batch {
@@ -64,7 +64,7 @@ fn output(c: &Case) -> Option<Vec<i64>> {
 }
 
 fn operands(c: &Case, rng: &mut Rng) -> (Tensor, Tensor, Option<Tensor>) {
-    let x = rng.tensor(&[&[c.batch, c.group * c.ci], c.spatial.as_slice()].concat());
+    let x = rng.tensor(&c.x_shape());
     let w = rng.tensor(&[&[c.group * c.co, c.ci], c.kernel.as_slice()].concat());
     let b = c.bias.then(|| rng.tensor(&[c.group * c.co]));
     (x, w, b)

@@ -6,6 +6,7 @@
 //! blocking changes a bit of it.
 
 mod conv;
+mod conv_transpose;
 mod matmul;
 mod scratch;
 // The vectors are associated types of a public trait, but cannot be named from outside.
@@ -13,6 +14,7 @@ mod scratch;
 mod simd;
 
 pub use conv::Convolution;
+pub use conv_transpose::TransposedConvolution;
 pub use matmul::gemm;
 
 use crate::{Element, scalar::Scalar};

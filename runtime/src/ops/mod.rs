@@ -183,6 +183,7 @@ macro_rules! operators {
 
 operators! {
     conv: Conv;
+    conv_transpose: ConvTranspose;
     max_pool: MaxPool;
     average_pool: AveragePool;
     lp_pool: LpPool;

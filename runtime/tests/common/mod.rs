@@ -89,6 +89,10 @@ impl Case {
         }
     }
 
+    pub(crate) fn x_shape(&self) -> Vec<i64> {
+        [&[self.batch, self.group * self.ci], self.spatial.as_slice()].concat()
+    }
+
     pub(crate) fn onnx_pads(&self) -> Vec<i64> {
         self.pads.iter().map(|p| p.0).chain(self.pads.iter().map(|p| p.1)).collect()
     }
