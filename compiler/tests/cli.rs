@@ -207,6 +207,23 @@ fn bench_prints_the_numbers_scripts_read() {
 }
 
 #[test]
+fn inspect_counts_the_same_in_model_and_plan() {
+    let f = Files::new();
+    let m = f.model("m.onnx", &model(1.0));
+    ok(&["compile", &m]);
+    let (a, b) = (json(&["inspect", &m, "--json"]), json(&["inspect", &f.path("m.convc"), "--json"]));
+    assert_eq!((&a["schema"], &a["parameters"], &a["nodes"]), (&"convc.inspect/1".into(), &18.into(), &2.into()));
+    assert_eq!(a["macs"], "18*H*N*W");
+    assert_eq!(a["inputs"], serde_json::json!([{ "name": "input:0", "type": "f32[N, 1, H, W]" }]));
+    for key in ["inputs", "outputs", "operators", "parameters", "macs", "constant_bytes"] {
+        assert_eq!(a[key], b[key]);
+    }
+    let bound = ["--dim", "N=1", "--shape", "input:0:1,1,10,10"];
+    assert!(ok(&[&["inspect", &m][..], &bound].concat()).contains("MACs        1800"));
+    assert_eq!(json(&[&["inspect", &f.path("m.convc"), "--json"][..], &bound].concat())["macs"], 1800);
+}
+
+#[test]
 fn compare_exits_6_on_a_difference() {
     let f = Files::new();
     let (a, b) = (f.model("a.onnx", &model(1.0)), f.model("b.onnx", &model(1.5)));

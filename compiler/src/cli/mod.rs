@@ -6,6 +6,7 @@ mod compare;
 mod compile;
 mod completions;
 mod failure;
+mod inspect;
 mod list;
 mod model;
 mod profile;
@@ -51,6 +52,7 @@ enum Verb {
     Bench(bench::Bench),
     Compare(compare::Compare),
     Check(check::Check),
+    Inspect(inspect::Inspect),
     List(list::List),
     Completions(completions::Completions),
 }
@@ -76,6 +78,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Bench(a) => bench::run(&a, say),
         Verb::Compare(a) => compare::run(&a, say),
         Verb::Check(a) => check::run(&a),
+        Verb::Inspect(a) => inspect::run(&a),
         Verb::List(a) => list::run(&a),
         Verb::Completions(a) => completions::run(&a, &mut Cli::command()),
     };

@@ -1,11 +1,13 @@
 //! The compiler's half of each operator: how it is read from ONNX and written back. One file per operator or family, one
 //! line each in [`operators!`]. Differences between opsets live here and nowhere else: the IR knows only the newest form.
 
+mod cost;
 mod reader;
 #[cfg(test)]
 pub(crate) mod testing;
 mod writer;
 
+pub use cost::macs;
 pub use reader::{ImportError, NodeReader};
 pub use writer::{ExportError, NodeWriter, Operand};
 
