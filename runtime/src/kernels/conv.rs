@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Gemm,
+    Gemm, depthwise,
     matmul::{Columns, Product, Sizes, Sliver, products},
 };
 use crate::{ops::RunCx, sys::Disjoint, window::Axis};
@@ -36,7 +36,7 @@ impl<T: Gemm> Convolution<'_, T> {
     ///
     /// # Panics
     /// If a slice is not as long as its sizes say.
-    pub fn run(self, cx: &RunCx<'_>) {
+    pub fn run(mut self, cx: &RunCx<'_>) {
         let size = |f: fn(&Axis) -> usize| -> usize { self.axes.iter().map(f).fold(1, usize::saturating_mul) };
         let (plane, pixels, taps) = (size(|a| a.input), size(|a| a.output), size(|a| a.kernel));
         let (groups, ci, co) = (self.groups, self.in_channels, self.out_channels);
@@ -53,6 +53,9 @@ impl<T: Gemm> Convolution<'_, T> {
             for (i, channel) in self.y.chunks_exact_mut(pixels).enumerate() {
                 channel.fill(self.bias.map_or(T::ZERO, |b| T::ZERO.add(b[i % (groups * co)])));
             }
+            return;
+        }
+        if depthwise::run(&mut self, cx) {
             return;
         }
         let y = Disjoint::new(self.y);

@@ -60,9 +60,11 @@ fn few_rows<T: Gemm>(cx: &RunCx<'_>, m: usize, k: usize, n: usize, a: &[T], b: &
     share(cx, n.div_ceil(PIECE), m * k * n.min(PIECE), &work);
 }
 
+/// Multiplications below which other threads are not woken.
+const WORTH: usize = 1 << 17;
+
 /// Calls `work(i)` for `0..n`, on several threads if all of it is worth that; one costs about `cost` multiplications.
 pub(super) fn share(cx: &RunCx<'_>, n: usize, cost: usize, work: &(dyn Fn(usize) + Sync)) {
-    const WORTH: usize = 1 << 17;
     if cost.saturating_mul(n) < WORTH {
         (0..n).for_each(work);
     } else {
@@ -136,11 +138,13 @@ pub(super) fn products<'a, T: Gemm, B: Columns<T>>(
 ) {
     let isa = cx.isa.available();
     let Sizes { m, k, n } = sizes;
-    let tiling = Tiling::new::<T>(sizes, count, cx.pool.threads(), T::lanes(isa));
+    let small = (m * k).saturating_mul(n).saturating_mul(count) < WORTH;
+    let threads = if small { 1 } else { cx.pool.threads() };
+    let tiling = Tiling::new::<T>(sizes, count, threads, T::lanes(isa));
     let units = count * tiling.row_tiles * tiling.column_tiles;
     let cost = (m * k).saturating_mul(n) / (tiling.row_tiles * tiling.column_tiles);
     // Groups of units so that handing one out costs little beside the work in it.
-    let group = ((1 << 15) / cost.max(1)).clamp(1, units.div_ceil(4 * cx.pool.threads()).max(1));
+    let group = ((1 << 15) / cost.max(1)).clamp(1, units.div_ceil(4 * threads).max(1));
     share(cx, units.div_ceil(group), cost.saturating_mul(group), &|g| {
         for unit in g * group..units.min((g + 1) * group) {
             let (row_tile, rest) = (unit % tiling.row_tiles, unit / tiling.row_tiles);

@@ -7,6 +7,7 @@
 
 mod conv;
 mod conv_transpose;
+mod depthwise;
 mod matmul;
 mod scratch;
 // The vectors are associated types of a public trait, but cannot be named from outside.
