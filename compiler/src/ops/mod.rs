@@ -87,6 +87,7 @@ operators! {
     lrn: LRN;
     lp_normalization: LpNormalization;
     mean_variance_normalization: MeanVarianceNormalization;
+    resize: Resize;
     unary: Unary;
     gelu: Gelu;
     predicate: Predicate;

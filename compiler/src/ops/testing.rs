@@ -31,6 +31,8 @@ pub(crate) fn string(name: &str, v: &str) -> (String, AttrValue) {
 /// An operand of the node that is read.
 #[derive(Clone)]
 pub(crate) enum Arg {
+    /// Left out.
+    Hole,
     /// A graph input.
     Input(Fact),
     /// A constant.
@@ -70,6 +72,7 @@ pub(crate) fn read_args(
         .iter()
         .enumerate()
         .map(|(i, arg)| match arg {
+            Arg::Hole => None,
             Arg::Input(fact) => Some(graph.add_input(format!("x{i}"), Some(fact.clone()), None)),
             Arg::Constant(t) => Some(graph.add_constant(Constant::from_tensor(t).unwrap())),
         })
