@@ -107,4 +107,16 @@ operators! {
     matmul: MatMul;
     gemm: Gemm;
     einsum: Einsum;
+    reshape: Reshape, Flatten, Squeeze, Unsqueeze, Identity;
+    transpose: Transpose;
+    concat: Concat;
+    split: Split;
+    slice: Slice;
+    shape: Shape, Size;
+    gather: Gather;
+    cast: Cast;
+    fill: ConstantOfShape, Range, EyeLike;
+    expand: Expand, Tile;
+    select: Where;
+    pad: Pad;
 }

@@ -3,9 +3,13 @@
 
 use crate::{DType, Data, Dim, Fact, OpError, Real, Tensor, attrs::Attrs, kernels::Isa, sys::Pool};
 
+mod copy;
 pub mod elementwise;
 pub mod helpers;
 pub mod integer;
+mod known;
+#[cfg(test)]
+mod movement;
 mod planes;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -215,6 +219,18 @@ operators! {
     matmul: MatMul;
     gemm: Gemm;
     einsum: Einsum;
+    reshape: Reshape, Flatten, Squeeze, Unsqueeze, Identity;
+    transpose: Transpose;
+    concat: Concat;
+    split: Split;
+    slice: Slice;
+    shape: Shape, Size;
+    gather: Gather;
+    cast: Cast;
+    fill: ConstantOfShape, Range, EyeLike;
+    expand: Expand, Tile;
+    select: Where;
+    pad: Pad;
 }
 
 impl<'a> RunCx<'a> {

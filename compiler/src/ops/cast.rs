@@ -1,0 +1,38 @@
+//! Cast and CastLike. `saturate` (since opset 19) and `round_mode` (24) concern types that are carried but not executed.
+
+use convc_runtime::{AttrValue, DType, ops::Cast};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::{ir::Value, onnx::dtype_to_onnx};
+
+/// An element type as an attribute.
+pub(super) fn dtype_attr(dtype: DType) -> AttrValue {
+    AttrValue::Int(i64::from(dtype_to_onnx(dtype)))
+}
+
+impl OnnxOperator for Cast {
+    const READS: &'static [&'static str] = &["Cast", "CastLike"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "input")?;
+        node.int("saturate")?;
+        node.string("round_mode")?;
+        let to = if node.op_type() == "CastLike" {
+            let like = node.required(1, "target_type")?;
+            let to = node.fact_of(like).map(|f| f.dtype);
+            to.ok_or_else(|| ImportError::Unsupported("CastLike of a target of unknown type".into()))?
+        } else {
+            node.dtype("to")?.ok_or_else(|| ImportError::Invalid("attribute to is missing".into()))?
+        };
+        node.emit(Cast { to }, vec![Some(x)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        let from = node.operand(0).and_then(|o| o.fact).map(|f| f.dtype);
+        let newer = |d| d == DType::BF16 && node.opset() < 13 || d == DType::Str && node.opset() < 9;
+        if let Some(d) = [Some(self.to), from].into_iter().flatten().find(|&d| newer(d)) {
+            return Err(node.refuse(format!("the type {d}")));
+        }
+        node.emit("Cast", vec![("to", dtype_attr(self.to))])
+    }
+}

@@ -1,0 +1,40 @@
+//! Concat. Axes may be negative since opset 11.
+
+use convc_runtime::{AttrValue, ops::Concat};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+/// `axis` as an opset writes it that takes negative ones since `since`: counted from the front if it must be.
+pub(super) fn written_axis(node: &NodeWriter<'_>, axis: i64, since: i64) -> Result<i64, ExportError> {
+    if axis >= 0 || node.opset() >= since {
+        return Ok(axis);
+    }
+    match node.operand(0).and_then(|o| o.fact) {
+        Some(f) => Ok(axis + f.rank() as i64),
+        None => Err(node.refuse("a negative axis")),
+    }
+}
+
+/// [`written_axis`] as an attribute, left out where it is ONNX's default.
+pub(super) fn axis_attr(node: &NodeWriter<'_>, axis: i64, since: i64, default: i64) -> Result<Vec<(&'static str, AttrValue)>, ExportError> {
+    let axis = written_axis(node, axis, since)?;
+    Ok(if axis == default { Vec::new() } else { vec![("axis", AttrValue::Int(axis))] })
+}
+
+impl OnnxOperator for Concat {
+    const READS: &'static [&'static str] = &["Concat"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let Some(axis) = node.int("axis")? else {
+            return Err(ImportError::Invalid("attribute axis is missing".into()));
+        };
+        let operands = node.operands().to_vec();
+        node.emit(Concat { axis }, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        let axis = written_axis(node, self.axis, 11)?;
+        node.emit("Concat", vec![("axis", AttrValue::Int(axis))])
+    }
+}

@@ -1,0 +1,35 @@
+//! Expand (since opset 8) and Tile.
+
+use convc_runtime::ops::{Expand, Tile};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for Expand {
+    const READS: &'static [&'static str] = &["Expand"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let (x, shape) = (node.required(0, "input")?, node.required(1, "shape")?);
+        node.emit(Expand {}, vec![Some(x), Some(shape)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if node.opset() < 8 {
+            return Err(node.refuse("the operator exists since opset 8"));
+        }
+        node.emit("Expand", Vec::new())
+    }
+}
+
+impl OnnxOperator for Tile {
+    const READS: &'static [&'static str] = &["Tile"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let (x, repeats) = (node.required(0, "input")?, node.required(1, "repeats")?);
+        node.emit(Tile {}, vec![Some(x), Some(repeats)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        node.emit("Tile", Vec::new())
+    }
+}

@@ -1,0 +1,21 @@
+//! Gather. Negative axes and indices exist since opset 11.
+
+use convc_runtime::ops::Gather;
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr};
+use crate::ir::Value;
+
+impl OnnxOperator for Gather {
+    const READS: &'static [&'static str] = &["Gather"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let (x, indices) = (node.required(0, "data")?, node.required(1, "indices")?);
+        let axis = node.int("axis")?.unwrap_or(0);
+        node.emit(Gather { axis }, vec![Some(x), Some(indices)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        let attrs = axis_attr(node, self.axis, 11, 0)?;
+        node.emit("Gather", attrs)
+    }
+}

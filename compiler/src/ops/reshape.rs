@@ -1,0 +1,159 @@
+//! Reshape, Flatten, Squeeze, Unsqueeze, Identity. Squeeze and Unsqueeze name their axes in an attribute before opset 13;
+//! `allowzero` exists since opset 14. Dropout is read here too: outside training it is the identity.
+
+use convc_runtime::{
+    AttrValue, DType, Tensor,
+    ops::{ConstantOfShape, Flatten, Identity, Reshape, Shape, Squeeze, Unsqueeze},
+};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+/// The axes of an operator that names them in an attribute before opset `since`, as an operand.
+pub(super) fn axes_operand(node: &mut NodeReader<'_>, since: i64) -> Result<Option<Value>, ImportError> {
+    if node.opset() >= since {
+        return Ok(node.operand(1));
+    }
+    match node.ints("axes")? {
+        Some(axes) => Ok(Some(node.add_ints(&axes)?)),
+        None => Ok(None),
+    }
+}
+
+/// The name of operand 0, for opsets that have other operands as attributes.
+pub(super) fn first_name(node: &NodeWriter<'_>) -> Vec<String> {
+    node.operand_names().into_iter().take(1).collect()
+}
+
+/// The inverse of [`axes_operand`]: writes the node with axes as attribute or operand.
+pub(super) fn write_axes(node: &mut NodeWriter<'_>, op_type: &str, since: i64) -> Result<(), ExportError> {
+    if node.opset() >= since {
+        return node.emit(op_type, Vec::new());
+    }
+    let axes = node.constant_ints(1, "axes")?;
+    let attrs = axes.map(|a| ("axes", AttrValue::Ints(a))).into_iter().collect();
+    node.node(op_type, first_name(node), node.output_names(), attrs);
+    Ok(())
+}
+
+impl OnnxOperator for Reshape {
+    const READS: &'static [&'static str] = &["Reshape"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let (x, shape) = (node.required(0, "data")?, node.required(1, "shape")?);
+        let allowzero = node.int("allowzero")?.unwrap_or(0) != 0;
+        node.emit(Reshape { allowzero }, vec![Some(x), Some(shape)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if !self.allowzero {
+            return node.emit("Reshape", Vec::new());
+        }
+        if node.opset() < 14 {
+            // Without a 0 the attribute says nothing.
+            let shape = node.operand(1).and_then(|o| o.fact?.dims());
+            if !shape.is_some_and(|d| d.iter().all(|d| d.at_least(1) == Some(true) || d.as_fixed() == Some(-1))) {
+                return Err(node.refuse("a shape that may hold literal zeros"));
+            }
+            return node.emit("Reshape", Vec::new());
+        }
+        node.emit("Reshape", vec![("allowzero", AttrValue::Int(1))])
+    }
+}
+
+impl OnnxOperator for Flatten {
+    const READS: &'static [&'static str] = &["Flatten"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "input")?;
+        let axis = node.int("axis")?.unwrap_or(1);
+        node.emit(Flatten { axis }, vec![Some(x)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        let rank = node.operand(0).and_then(|o| o.fact).map(|f| f.rank() as i64);
+        let axis = match (self.axis, rank) {
+            (a, _) if a >= 0 || node.opset() >= 11 => a,
+            (a, Some(r)) => a + r,
+            _ => return Err(node.refuse("a negative axis")),
+        };
+        node.emit("Flatten", vec![("axis", AttrValue::Int(axis))])
+    }
+}
+
+impl OnnxOperator for Squeeze {
+    const READS: &'static [&'static str] = &["Squeeze"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "data")?;
+        let axes = axes_operand(node, 13)?;
+        node.emit(Squeeze {}, vec![Some(x), axes])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        write_axes(node, "Squeeze", 13)
+    }
+}
+
+impl OnnxOperator for Unsqueeze {
+    const READS: &'static [&'static str] = &["Unsqueeze"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "data")?;
+        let axes = axes_operand(node, 13)?;
+        node.emit(Unsqueeze {}, vec![Some(x), axes])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        write_axes(node, "Unsqueeze", 13)
+    }
+}
+
+impl OnnxOperator for Identity {
+    const READS: &'static [&'static str] = &["Identity", "Dropout"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "input")?;
+        if node.op_type() == "Identity" {
+            return node.emit(Identity {}, vec![Some(x)]);
+        }
+        dropout(node, x)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        node.emit("Identity", Vec::new())
+    }
+}
+
+/// Dropout outside training: the data, and a mask that is true everywhere.
+fn dropout(node: &mut NodeReader<'_>, x: Value) -> Result<Vec<Value>, ImportError> {
+    let mut ratio = node.float("ratio")?.map(f64::from);
+    node.int("seed")?;
+    if let Some(r) = node.operand(1) {
+        ratio = node.fact_of(r).and_then(|f| f.f64s()?.first().copied());
+    }
+    if node.operand(2).is_some() {
+        let training = node.constant(2).and_then(|t| t.to_i64s()?.first().copied());
+        if training != Some(0) && ratio != Some(0.0) {
+            return Err(ImportError::Unsupported("Dropout in training mode".into()));
+        }
+    }
+    node.finish()?;
+    let mut outputs = node.add(Identity {}, vec![Some(x)], 1)?;
+    if node.outputs() > 1 {
+        // Before opset 10 the mask has the type of the data.
+        let value = if node.opset() >= 10 {
+            Tensor::vector(vec![true])
+        } else {
+            let dtype = node.fact_of(x).map(|f| f.dtype);
+            let ones = Tensor::vector(vec![1.0f32]);
+            match dtype {
+                Some(d @ (DType::F32 | DType::F16 | DType::F64)) => ones.rounded_to(d),
+                _ => return Err(ImportError::Unsupported("the mask of Dropout for data of unknown type".into())),
+            }
+        };
+        let shape = node.add(Shape { start: 0, end: None }, vec![Some(x)], 1)?;
+        outputs.extend(node.add(ConstantOfShape { value }, vec![shape.first().copied()], 1)?);
+    }
+    Ok(outputs)
+}

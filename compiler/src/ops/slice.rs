@@ -1,0 +1,44 @@
+//! Slice. Before opset 10 starts, ends and axes are attributes and all steps are 1.
+
+use convc_runtime::{AttrValue, ops::Slice};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name};
+use crate::ir::Value;
+
+impl OnnxOperator for Slice {
+    const READS: &'static [&'static str] = &["Slice"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "data")?;
+        if node.opset() >= 10 {
+            let operands = vec![Some(x), node.operand(1), node.operand(2), node.operand(3), node.operand(4)];
+            return node.emit(Slice {}, operands);
+        }
+        let mut operands = vec![Some(x)];
+        for (name, required) in [("starts", true), ("ends", true), ("axes", false)] {
+            operands.push(match node.ints(name)? {
+                Some(v) => Some(node.add_ints(&v)?),
+                None if required => return Err(ImportError::Invalid(format!("attribute {name} is missing"))),
+                None => None,
+            });
+        }
+        node.emit(Slice {}, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        if node.opset() >= 10 {
+            return node.emit("Slice", Vec::new());
+        }
+        if node.constant_ints(4, "steps")?.is_some_and(|s| s.iter().any(|&s| s != 1)) {
+            return Err(node.refuse("steps other than 1"));
+        }
+        let mut attrs = Vec::new();
+        for (i, name) in [(1, "starts"), (2, "ends"), (3, "axes")] {
+            if let Some(v) = node.constant_ints(i, name)? {
+                attrs.push((name, AttrValue::Ints(v)));
+            }
+        }
+        node.node("Slice", first_name(node), node.output_names(), attrs);
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! Split. The sizes are an attribute before opset 13; `num_outputs`, and a smaller last part, exist since opset 18.
+
+use convc_runtime::{AttrValue, Dim, Tensor, ops::Split};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, reshape::first_name};
+use crate::ir::Value;
+
+impl OnnxOperator for Split {
+    const READS: &'static [&'static str] = &["Split"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "input")?;
+        let axis = node.int("axis")?.unwrap_or(0);
+        let n = node.outputs() as i64;
+        let split = match node.opset() {
+            13.. => node.operand(1),
+            _ => match node.ints("split")? {
+                Some(s) => Some(node.add_ints(&s)?),
+                None => None,
+            },
+        };
+        if let Some(stated) = node.int("num_outputs")?
+            && stated != n
+        {
+            return Err(ImportError::Invalid(format!("attribute num_outputs is {stated}, but there are {n} outputs")));
+        }
+        if split.is_none() && node.opset() < 18 {
+            let size = node.fact(0).and_then(|f| {
+                let rank = f.rank() as i64;
+                let at = usize::try_from(if axis < 0 { axis.checked_add(rank)? } else { axis }).ok()?;
+                f.shape.get(at).cloned()
+            });
+            if let Some(d) = size.filter(|d| d.divisible_by(n) == Some(false)) {
+                return Err(ImportError::Invalid(format!("{d} does not divide into {n} equal parts")));
+            }
+        }
+        node.emit(Split { axis, num_outputs: n }, vec![Some(x), split])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        let mut attrs = axis_attr(node, self.axis, 11, 0)?;
+        if node.operand(1).is_some() {
+            if node.opset() >= 13 {
+                return node.emit("Split", attrs);
+            }
+            let split = node.constant_ints(1, "split")?.unwrap_or_default();
+            attrs.push(("split", AttrValue::Ints(split)));
+            node.node("Split", first_name(node), node.output_names(), attrs);
+            return Ok(());
+        }
+        if node.opset() >= 18 {
+            attrs.push(("num_outputs", AttrValue::Int(self.num_outputs)));
+            return node.emit("Split", attrs);
+        }
+        let size = node.operand(0).and_then(|o| o.fact).and_then(|f| {
+            let rank = f.rank() as i64;
+            f.shape.get(usize::try_from(if self.axis < 0 { self.axis + rank } else { self.axis }).ok()?).cloned()
+        });
+        match size {
+            Some(d) if d.divisible_by(self.num_outputs) == Some(true) => node.emit("Split", attrs),
+            Some(Dim::Fixed(d)) => {
+                let part = d.div_euclid(self.num_outputs) + 1;
+                let mut parts = vec![part; node.output_names().len()];
+                if let Some(last) = parts.last_mut() {
+                    *last = d - part * (self.num_outputs - 1);
+                }
+                if node.opset() < 13 {
+                    attrs.push(("split", AttrValue::Ints(parts)));
+                    return node.emit("Split", attrs);
+                }
+                let split = node.constant("split", Tensor::vector(parts));
+                let mut inputs = first_name(node);
+                inputs.push(split);
+                node.node("Split", inputs, node.output_names(), attrs);
+                Ok(())
+            }
+            _ => Err(node.refuse("parts of a size that may not divide evenly")),
+        }
+    }
+}

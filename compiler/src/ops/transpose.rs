@@ -1,0 +1,25 @@
+//! Transpose. All opsets say the same; a missing `perm` reverses the axes.
+
+use convc_runtime::{AttrValue, ops::Transpose};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for Transpose {
+    const READS: &'static [&'static str] = &["Transpose"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let x = node.required(0, "data")?;
+        let rank = node.fact(0).map(convc_runtime::Fact::rank);
+        let perm = match (node.ints("perm")?, rank) {
+            (Some(p), _) => p,
+            (None, Some(r)) => (0..r as i64).rev().collect(),
+            (None, None) => return Err(ImportError::Unsupported("Transpose of a tensor of unknown rank".into())),
+        };
+        node.emit(Transpose { perm }, vec![Some(x)])
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        node.emit("Transpose", vec![("perm", AttrValue::Ints(self.perm.clone()))])
+    }
+}
