@@ -4,7 +4,6 @@ use half::{bf16, f16};
 
 use crate::{
     DType, Data, Element, Fact, Known, OpError, Real, Tensor, attributes,
-    attrs::Attrs,
     match_integer,
     ops::{InferCx, Operator, RunCx, helpers::required, known::{propagate, value_error}, },
     scalar::Scalar,

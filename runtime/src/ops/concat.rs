@@ -2,7 +2,6 @@
 
 use crate::{
     Dim, Element, Fact, OpError, Tensor, attributes,
-    attrs::Attrs,
     match_any,
     ops::{
         InferCx, Operator, RunCx,

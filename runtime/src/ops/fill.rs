@@ -5,7 +5,6 @@ use half::{bf16, f16};
 
 use crate::{
     DType, Data, Dim, Element, Fact, OpError, Tensor, attributes,
-    attrs::Attrs,
     match_any,
     ops::{
         InferCx, Operator, RunCx,
@@ -53,7 +52,7 @@ impl Operator for ConstantOfShape {
         let shape = sizes(&shape, cx)?;
         let value = cx.made(self.value.clone());
         let n = shape.iter().product();
-        match_any!(value.data(), v => Ok(vec![Tensor::new(shape, vec![v[0].clone(); n])?]))
+        match_any!(value.data(), v => Ok(vec![Tensor::new(shape, v.iter().cloned().cycle().take(n).collect())?]))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::{
     Element, Fact, OpError, Tensor, attributes,
-    attrs::Attrs,
     match_any,
     ops::{
         InferCx, Operator, RunCx,

@@ -97,7 +97,7 @@ pub(crate) fn gathered(x: &Tensor, shape: &[usize], source: impl Fn(&[usize]) ->
     let n: usize = shape.iter().product();
     let positions: Vec<usize> = (0..n).map(|k| ravel(&source(&unravel(k, shape)), x.shape())).collect();
     crate::match_any!(x.data(), v => {
-        Tensor::new(shape, positions.iter().map(|&p| v[p].clone()).collect::<Vec<_>>()).unwrap()
+        Tensor::new(shape, positions.iter().filter_map(|&p| v.get(p)).cloned().collect::<Vec<_>>()).unwrap()
     })
 }
 

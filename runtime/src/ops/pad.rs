@@ -2,7 +2,6 @@
 
 use crate::{
     Dim, Element, Fact, OpError, Tensor, attribute_enum, attributes,
-    attrs::Attrs,
     match_any,
     ops::{
         InferCx, Operator, RunCx,

@@ -5,7 +5,6 @@
 
 use crate::{
     Dim, Fact, OpError, Tensor, attributes,
-    attrs::Attrs,
     ops::{
         InferCx, Operator, RunCx,
         helpers::{optional, required},

@@ -2,7 +2,6 @@
 
 use crate::{
     DType, Element, Fact, OpError, Tensor, attributes,
-    attrs::Attrs,
     match_any,
     ops::{
         InferCx, Operator, RunCx,

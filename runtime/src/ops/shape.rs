@@ -2,7 +2,6 @@
 
 use crate::{
     DType, Fact, OpError, Tensor, attributes,
-    attrs::Attrs,
     ops::{InferCx, Operator, RunCx, helpers::required, },
 };
 
