@@ -6,3 +6,4 @@ pub mod lower;
 pub mod npz;
 pub mod onnx;
 pub mod ops;
+pub mod rewrite;

@@ -1,0 +1,183 @@
+//! Folding: what is computed from constants alone is computed now, in f64, and rounded once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use convc_runtime::{
+    Constant, DType, Fact, Real, Tensor,
+    session::{Session, SessionOptions},
+};
+
+use super::{RewriteError, engine::{Engine, Step}};
+use crate::{
+    ir::{Graph, Kind, NodeId, Value},
+    lower::lower,
+};
+
+/// How much folding may add.
+#[derive(Debug, Clone, Copy)]
+pub struct FoldLimits {
+    /// A folded value may be this much larger than the constants it is made of, in bytes.
+    pub growth: usize,
+    /// No folded value may have more elements.
+    pub elements: usize,
+}
+
+impl Default for FoldLimits {
+    fn default() -> FoldLimits {
+        FoldLimits { growth: 1 << 20, elements: 1 << 28 }
+    }
+}
+
+impl Engine {
+    /// Replaces by constants all values that are computed from constants alone, and integer values whose elements follow
+    /// from shapes. Returns how many.
+    ///
+    /// # Errors
+    /// If an operator fails on constants, which makes the model invalid.
+    pub fn fold(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
+        let known = self.fold_known()?;
+        Ok(known + self.fold_constants(limits)?)
+    }
+
+    /// Values whose elements inference knows: shape arithmetic.
+    fn fold_known(&mut self) -> Result<usize, RewriteError> {
+        self.refresh();
+        let mut folded = 0;
+        for id in self.graph.topological() {
+            let node = self.graph.node(id);
+            if node.op().is_none() || node.outputs() != 1 {
+                continue;
+            }
+            let v = Value { node: id, port: 0 };
+            let Some(fact) = self.graph.fact(v) else { continue };
+            let (Some(shape), Some(elements)) = (fact.fixed_shape(), fact.i64s()) else { continue };
+            let tensor = match fact.dtype {
+                DType::I64 => Tensor::new(shape, elements),
+                DType::I32 => {
+                    match elements.iter().map(|&x| i32::try_from(x)).collect::<Result<Vec<_>, _>>() {
+                        Ok(v) => Tensor::new(shape, v),
+                        Err(_) => continue,
+                    }
+                }
+                _ => continue,
+            };
+            let Ok(constant) = tensor.and_then(|t| Constant::from_tensor(&t)) else { continue };
+            self.put(v, &constant)?;
+            folded += 1;
+        }
+        self.graph.remove_dead();
+        Ok(folded)
+    }
+
+    fn put(&mut self, v: Value, constant: &Constant) -> Result<(), RewriteError> {
+        let term = self.term(v);
+        let rhs = self.terms.constant(constant);
+        let origins = self.terms.get(term).origins.clone();
+        self.terms.derive_origins(term, rhs);
+        self.terms.add_origins(rhs, origins);
+        self.steps.push(Step { rule: "fold-constants".into(), region: None, lhs: term, rhs, conditions: Vec::new() });
+        self.replace(v, rhs)
+    }
+
+    fn fold_constants(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
+        self.refresh();
+        let order = self.graph.topological();
+        // Bytes of the constants each foldable value is made of; a value that grows too much is not foldable.
+        let mut made_of: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
+        let mut foldable: BTreeSet<NodeId> = BTreeSet::new();
+        for &id in &order {
+            let node = self.graph.node(id);
+            match &node.kind {
+                Kind::Constant(_) => {
+                    foldable.insert(id);
+                    made_of.insert(id, BTreeSet::from([id]));
+                }
+                Kind::Op(_) if node.operands().iter().flatten().all(|o| foldable.contains(&o.node)) => {
+                    let sources: BTreeSet<NodeId> =
+                        node.operands().iter().flatten().flat_map(|o| made_of[&o.node].iter().copied()).collect();
+                    let given: usize = sources.iter().map(|s| constant_bytes(&self.graph, *s)).sum();
+                    if node.facts().iter().all(|f| f.as_ref().is_some_and(|f| fits(f, given, limits))) {
+                        foldable.insert(id);
+                        made_of.insert(id, sources);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let roots: Vec<Value> = order
+            .iter()
+            .filter(|id| foldable.contains(id) && self.graph.node(**id).op().is_some())
+            .flat_map(|&id| (0..self.graph.node(id).outputs()).map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) }))
+            .filter(|v| {
+                self.graph.is_output(*v) || self.graph.uses(*v).iter().any(|(user, _)| !foldable.contains(user))
+            })
+            .collect();
+        if roots.is_empty() {
+            return Ok(0);
+        }
+        let results = evaluate(&self.graph, &roots, &foldable)?;
+        let count = roots.len();
+        for (v, tensor) in roots.into_iter().zip(results) {
+            let tensor = self.graph.fact(v).map_or(tensor.clone(), |f| tensor.rounded_to(f.dtype));
+            let constant = Constant::from_tensor(&tensor).map_err(|e| RewriteError::Fold(e.to_string()))?;
+            self.put(v, &constant)?;
+        }
+        self.graph.remove_dead();
+        Ok(count)
+    }
+}
+
+fn constant_bytes(graph: &Graph, id: NodeId) -> usize {
+    match &graph.node(id).kind {
+        Kind::Constant(c) => c.bytes().len(),
+        _ => 0,
+    }
+}
+
+fn fits(fact: &Fact, given: usize, limits: FoldLimits) -> bool {
+    // A size that only evaluation tells is small where the operands are: it is checked afterwards by the session's limit.
+    let Some(n) = fact.element_count().as_fixed() else { return given <= limits.growth };
+    let Ok(n) = usize::try_from(n) else { return false };
+    n <= limits.elements && fact.dtype.bytes_for(n).is_none_or(|b| b <= given.saturating_add(limits.growth))
+}
+
+/// The values of `roots`, computed in f64 from the constants below them.
+fn evaluate(graph: &Graph, roots: &[Value], foldable: &BTreeSet<NodeId>) -> Result<Vec<Tensor>, RewriteError> {
+    let mut cone = Graph::new();
+    let mut moved: BTreeMap<Value, Value> = BTreeMap::new();
+    let mut needed: BTreeSet<NodeId> = BTreeSet::new();
+    let mut stack: Vec<NodeId> = roots.iter().map(|v| v.node).collect();
+    while let Some(id) = stack.pop() {
+        if needed.insert(id) {
+            stack.extend(graph.node(id).operands().iter().flatten().map(|v| v.node));
+        }
+    }
+    for id in graph.topological() {
+        if !needed.contains(&id) || !foldable.contains(&id) {
+            continue;
+        }
+        let node = graph.node(id);
+        let operands = node.operands().iter().map(|o| o.and_then(|o| moved.get(&o).copied())).collect();
+        let new = cone.add_node(node.kind.clone(), operands, node.facts().to_vec());
+        cone.annotate(new, node.name.clone(), Vec::new());
+        for p in 0..node.outputs() {
+            let port = u32::try_from(p).unwrap_or(u32::MAX);
+            moved.insert(Value { node: id, port }, Value { node: new, port });
+        }
+    }
+    for (i, root) in roots.iter().enumerate() {
+        cone.add_output(i.to_string(), moved[root], graph.fact(*root).cloned());
+    }
+    let plan = lower(&cone).map_err(|e| RewriteError::Fold(e.to_string()))?;
+    let options = SessionOptions { threads: threads(), real: Real::F64, ..SessionOptions::default() };
+    let session = Session::new(Arc::new(plan), options).map_err(|e| RewriteError::Fold(e.to_string()))?;
+    session.run(&BTreeMap::new()).map_err(|e| RewriteError::Fold(e.to_string()))
+}
+
+/// Threads for work at compile time; results do not depend on them.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,79 @@
+//! Normalisation: rules whose right side is never worse, applied to the graph itself until none fires.
+
+use convc_runtime::Op;
+
+use super::{
+    RewriteError,
+    engine::{Engine, NotFired, Step},
+    rule::{Cx, Rule},
+};
+use crate::ir::Value;
+
+impl Engine {
+    /// Applies `rules` wherever they match, until none does or `limit` rewrites were made. Returns how many were.
+    ///
+    /// # Errors
+    /// If a rule builds a term that an operator refuses.
+    pub fn normalise(&mut self, rules: &[&'static Rule], limit: usize) -> Result<usize, RewriteError> {
+        let mut made = 0;
+        loop {
+            let before = made;
+            let merged = self.refresh();
+            for id in self.graph.topological() {
+                if made >= limit {
+                    return Ok(made);
+                }
+                if !self.graph.contains(id) || self.graph.node(id).outputs() != 1 {
+                    continue;
+                }
+                let v = Value { node: id, port: 0 };
+                if self.graph.node(id).op().is_none() || (self.graph.uses(v).is_empty() && !self.graph.is_output(v)) {
+                    continue;
+                }
+                if self.normalise_value(v, rules)? {
+                    made += 1;
+                }
+            }
+            self.graph.remove_dead();
+            if made == before && !merged {
+                return Ok(made);
+            }
+        }
+    }
+
+    /// Applies the first rule that matches at a value. Its operands' terms are those of the beginning of the pass: equal to
+    /// what stands there now.
+    fn normalise_value(&mut self, v: Value, rules: &[&'static Rule]) -> Result<bool, RewriteError> {
+        let term = self.term(v);
+        let Some(name) = self.graph.node(v.node).op().map(Op::name) else { return Ok(false) };
+        for rule in rules.iter().filter(|r| r.roots.contains(&name)) {
+            let Some(app) = super::view::View::apps(&self.terms, term.class()).pop() else { return Ok(false) };
+            let (matches, misses) = Cx::search(&self.terms, rule, term.class(), &app, None);
+            for miss in misses {
+                let origins = self.terms.get(term).origins.iter().cloned().collect();
+                self.not_fired.insert(NotFired {
+                    rule: miss.rule.into(),
+                    condition: miss.condition.into(),
+                    reason: miss.reason,
+                    origins,
+                });
+            }
+            let Some(m) = matches.into_iter().next() else { continue };
+            let Some(rhs) = self.terms.add(&m.rhs) else { continue };
+            if rhs == term {
+                continue;
+            }
+            self.terms.derive_origins(term, rhs);
+            self.steps.push(Step {
+                rule: rule.name.into(),
+                region: None,
+                lhs: term,
+                rhs,
+                conditions: m.conditions.iter().map(|c| (*c).to_owned()).collect(),
+            });
+            self.replace(v, rhs)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,176 @@
+//! Rules as values: a name, an equation, named conditions, an exactness class, and a search.
+//!
+//! A rule is a function over a [`View`], so the same rule rewrites a graph in place, saturates an e-graph, and is checked
+//! again on the terms of a trace.
+
+use std::fmt;
+
+use super::view::{App, Class, Expr, View};
+
+/// In what sense both sides of a rule are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Exactness {
+    /// Bit for bit.
+    Bitwise,
+    /// Over the real numbers, with the operations in another order.
+    Reassociated,
+    /// By an identity between functions.
+    Analytic,
+}
+
+impl fmt::Display for Exactness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Exactness::Bitwise => "bitwise",
+            Exactness::Reassociated => "reassociated",
+            Exactness::Analytic => "analytic",
+        })
+    }
+}
+
+/// How a condition came out. A rule fires only if all its conditions hold.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It holds, for all values of the symbols.
+    Holds,
+    /// It does not hold, and this is why.
+    Fails(String),
+    /// What is known does not decide it, and this is what is missing.
+    Unknown(String),
+}
+
+impl Verdict {
+    /// From a three-valued answer, with the sentence for the other two.
+    pub fn from_answer(answer: Option<bool>, why: impl FnOnce() -> String) -> Verdict {
+        match answer {
+            Some(true) => Verdict::Holds,
+            Some(false) => Verdict::Fails(why()),
+            None => Verdict::Unknown(why()),
+        }
+    }
+}
+
+/// When a rule is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// On the graph itself, wherever it matches: the right side is never worse, and no other rule needs the left one.
+    Normalise,
+    /// In the e-graph of a region; cost decides.
+    Explore,
+}
+
+/// A named soundness condition of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Condition {
+    /// Its name, unique within the rule.
+    pub name: &'static str,
+    /// What it says.
+    pub text: &'static str,
+}
+
+/// One rewrite rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Its name, unique.
+    pub name: &'static str,
+    /// `left => right` as a mathematician would write it.
+    pub equation: &'static str,
+    /// The soundness conditions.
+    pub conditions: &'static [Condition],
+    /// In what sense the sides are equal.
+    pub exactness: Exactness,
+    /// Why it is worth having.
+    pub pays: &'static str,
+    /// When it is tried.
+    pub phase: Phase,
+    /// The operators at the root of the left side.
+    pub roots: &'static [&'static str],
+    /// Finds the rewrites of one application of a root operator.
+    pub search: fn(&mut Cx<'_>, Class, &App<'_>),
+}
+
+/// A place where a rule applies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Match {
+    /// What is there.
+    pub lhs: Expr,
+    /// What may stand there instead.
+    pub rhs: Expr,
+    /// The conditions that were found to hold.
+    pub conditions: Vec<&'static str>,
+}
+
+/// A place where a rule's shape matched but a condition did not hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Miss {
+    /// The rule.
+    pub rule: &'static str,
+    /// The root of the left side.
+    pub class: Class,
+    /// The condition.
+    pub condition: &'static str,
+    /// Why it does not hold, or what is missing to know.
+    pub reason: String,
+}
+
+/// What a rule's search works with: the view, and where it puts what it finds.
+pub struct Cx<'a> {
+    /// The values.
+    pub view: &'a dyn View,
+    rule: &'static Rule,
+    class: Class,
+    held: Vec<&'static str>,
+    forced: Option<&'static str>,
+    matches: Vec<Match>,
+    misses: Vec<Miss>,
+}
+
+impl<'a> Cx<'a> {
+    /// Searches one application for a rule. A condition named `forced` counts as holding: for tests that show it is needed.
+    pub fn search(
+        view: &'a dyn View,
+        rule: &'static Rule,
+        class: Class,
+        app: &App<'_>,
+        forced: Option<&'static str>,
+    ) -> (Vec<Match>, Vec<Miss>) {
+        let mut cx = Cx { view, rule, class, held: Vec::new(), forced, matches: Vec::new(), misses: Vec::new() };
+        (rule.search)(&mut cx, class, app);
+        (cx.matches, cx.misses)
+    }
+
+    /// Begins a candidate: the conditions held so far are those of an earlier one.
+    pub fn begin(&mut self) {
+        self.held.clear();
+    }
+
+    /// Whether the condition holds; if not, notes why.
+    pub fn require(&mut self, condition: &'static str, verdict: Verdict) -> bool {
+        debug_assert!(
+            self.rule.conditions.iter().any(|c| c.name == condition),
+            "{} does not list {condition}",
+            self.rule.name
+        );
+        match verdict {
+            _ if self.forced == Some(condition) => true,
+            Verdict::Holds => {
+                if !self.held.contains(&condition) {
+                    self.held.push(condition);
+                }
+                true
+            }
+            Verdict::Fails(reason) | Verdict::Unknown(reason) => {
+                self.misses.push(Miss { rule: self.rule.name, class: self.class, condition, reason });
+                false
+            }
+        }
+    }
+
+    /// Records a rewrite.
+    pub fn rewrite(&mut self, lhs: Expr, rhs: impl Into<Expr>) {
+        let m = Match { lhs, rhs: rhs.into(), conditions: self.held.clone() };
+        if !self.matches.contains(&m) {
+            self.matches.push(m);
+        }
+    }
+}

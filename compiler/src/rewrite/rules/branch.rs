@@ -1,0 +1,248 @@
+//! Parallel convolutions of one input, added up.
+
+use convc_runtime::{Op, ops::{Conv, binary::BinaryKind}, window::AutoPad};
+
+use super::{
+    affine::equal_shapes,
+    compose::{ConvAt, convs_in},
+    weights::{Kernel, add, add_bias, ones},
+};
+use crate::rewrite::{
+    rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    view::{App, Class, Expr, View, fixed_dim},
+};
+
+/// The most summands that are looked at together.
+const MOST: usize = 16;
+
+const SAME_GRID: Condition = Condition {
+    name: "same-grid",
+    text: "the branches read the same input with the same strides, and their taps lie on one grid",
+};
+const SAME_SHAPE: Condition =
+    Condition { name: "same-shape", text: "the branches' results have the shape of the sum: nothing is broadcast" };
+
+/// `sum of conv(x, w_i, b_i) [+ x]  =>  conv(x, sum of embed(w_i) [+ identity], sum of b_i)`
+///
+/// Sound over the reals: convolutions of one input with the same strides add up tap by tap, each kernel set into the
+/// smallest one that holds all; the input itself is a 1x1 convolution with ones on the diagonal.
+/// Requires: constant kernels; equal strides; taps on one grid (the same dilation, or kernels of one tap); groups that
+/// divide each other; results of one shape.
+/// Not sound for: branches on grids that are shifted against each other, a sum that broadcasts, an activation between.
+/// Exactness: reassociated.
+/// Pays: one convolution and no addition instead of n and n - 1.
+pub const BRANCH_ADD: Rule = Rule {
+    name: "branch-add",
+    equation: "conv(x, w1, b1) + conv(x, w2, b2) + x => conv(x, embed(w1) + embed(w2) + eye, b1 + b2)",
+    conditions: &[SAME_GRID, SAME_SHAPE],
+    exactness: Exactness::Reassociated,
+    pays: "one convolution and no addition",
+    phase: Phase::Explore,
+    roots: &["Add"],
+    search: |cx, class, app| {
+        let Some(sum) = Sum::at(cx.view, app) else { return };
+        let view = cx.view;
+        let leaves: Vec<Leaf<'_>> = sum.leaves.iter().map(|&c| Leaf { class: c, convs: convs_in(view, c) }).collect();
+        let mut inputs: Vec<Class> = leaves.iter().flat_map(|l| l.convs.iter().map(|c| c.x)).collect();
+        inputs.sort_unstable();
+        inputs.dedup();
+        for x in inputs {
+            merge(cx, class, &sum, &leaves, x);
+        }
+    },
+};
+
+/// A sum of several terms: the leaves of nested additions, and how they nest.
+struct Sum {
+    leaves: Vec<Class>,
+    shape: Tree,
+}
+
+enum Tree {
+    Leaf(usize),
+    Add(Op, Box<Tree>, Box<Tree>),
+}
+
+fn is_add(app: &App<'_>) -> bool {
+    matches!(app.op, Op::Binary(b) if b.kind == BinaryKind::Add)
+}
+
+impl Sum {
+    fn at(view: &dyn View, app: &App<'_>) -> Option<Sum> {
+        if !is_add(app) {
+            return None;
+        }
+        let mut leaves = Vec::new();
+        let (a, b) = (app.operand(0)?, app.operand(1)?);
+        let left = Sum::tree(view, a, &mut leaves, 8)?;
+        let right = Sum::tree(view, b, &mut leaves, 8)?;
+        let shape = Tree::Add(app.op.clone(), Box::new(left), Box::new(right));
+        Some(Sum { leaves, shape })
+    }
+
+    /// A class as a subtree: its first addition, unless it is a convolution as it stands.
+    fn tree(view: &dyn View, class: Class, leaves: &mut Vec<Class>, depth: usize) -> Option<Tree> {
+        if leaves.len() >= MOST {
+            return None;
+        }
+        if depth > 0
+            && convs_in(view, class).is_empty()
+            && let Some(app) = view.apps(class).iter().find(|a| is_add(a))
+            && let (Some(a), Some(b)) = (app.operand(0), app.operand(1))
+        {
+            let left = Sum::tree(view, a, leaves, depth - 1)?;
+            let right = Sum::tree(view, b, leaves, depth - 1)?;
+            return Some(Tree::Add(app.op.clone(), Box::new(left), Box::new(right)));
+        }
+        leaves.push(class);
+        Some(Tree::Leaf(leaves.len() - 1))
+    }
+
+    fn expr(&self, leaf: &dyn Fn(usize) -> Expr) -> Expr {
+        fn go(t: &Tree, leaf: &dyn Fn(usize) -> Expr) -> Expr {
+            match t {
+                Tree::Leaf(i) => leaf(*i),
+                Tree::Add(op, a, b) => Expr::op(op.clone(), vec![Some(go(a, leaf)), Some(go(b, leaf))]),
+            }
+        }
+        go(&self.shape, leaf)
+    }
+}
+
+struct Leaf<'a> {
+    class: Class,
+    convs: Vec<ConvAt<'a>>,
+}
+
+/// One branch of a merge: a kernel with its position on the input's grid.
+struct Branch {
+    kernel: Kernel,
+    bias: Option<Expr>,
+    strides: Vec<i64>,
+    dilations: Vec<i64>,
+    begin: Vec<i64>,
+    end: Vec<i64>,
+}
+
+impl Branch {
+    fn of(c: &ConvAt<'_>) -> Branch {
+        let n = c.spatial();
+        Branch {
+            kernel: c.kernel.clone(),
+            bias: c.bias.map(Expr::Class),
+            strides: c.op.strides.clone(),
+            dilations: c.op.dilations.clone(),
+            begin: (0..n).map(|a| c.pad_begin(a)).collect(),
+            end: (0..n).map(|a| c.pad_end(a)).collect(),
+        }
+    }
+
+    /// The input itself.
+    fn identity(view: &dyn View, x: Class, spatial: usize) -> Option<Branch> {
+        let channels = fixed_dim(view, x, 1)?;
+        let shape: Vec<usize> = [usize::try_from(channels).ok()?, 1].into_iter().chain(vec![1; spatial]).collect();
+        let weights = ones(view.fact(x)?.dtype, &shape);
+        let kernel = Kernel { weights, outputs: channels, inputs: 1, taps: vec![1; spatial], group: channels };
+        let (one, zero) = (vec![1; spatial], vec![0; spatial]);
+        Some(Branch { kernel, bias: None, strides: one.clone(), dilations: one, begin: zero.clone(), end: zero })
+    }
+}
+
+fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class) {
+    cx.begin();
+    let view = cx.view;
+    // The first branch decides the strides; others with different ones stay outside.
+    let lead = leaves.iter().flat_map(|l| &l.convs).find(|c| c.x == x);
+    let Some(lead) = lead else { return };
+    let spatial = lead.spatial();
+    let mut taken: Vec<(usize, Option<&ConvAt<'_>>, Branch)> = Vec::new();
+    for (i, leaf) in leaves.iter().enumerate() {
+        let here: Vec<&ConvAt<'_>> = leaf.convs.iter().filter(|c| c.x == x).collect();
+        let fitting = here.iter().find(|c| c.op.strides == lead.op.strides && c.kernel.outputs == lead.kernel.outputs);
+        if let Some(c) = fitting {
+            taken.push((i, Some(c), Branch::of(c)));
+        } else if let Some(c) = here.first() {
+            let why = format!("strides {:?} and {:?}", c.op.strides, lead.op.strides);
+            cx.require(SAME_GRID.name, Verdict::Fails(why));
+        } else if leaf.class == x && lead.op.strides.iter().all(|&s| s == 1) {
+            if let Some(b) = Branch::identity(view, x, spatial).filter(|b| b.kernel.outputs == lead.kernel.outputs) {
+                taken.push((i, None, b));
+            }
+        }
+    }
+    if taken.len() < 2 {
+        return;
+    }
+    let shapes = taken.iter().map(|t| equal_shapes(view, leaves[t.0].class, class)).collect::<Vec<_>>();
+    let same = if shapes.contains(&Some(false)) { Some(false) } else { shapes.iter().all(|s| *s == Some(true)).then_some(true) };
+    if !cx.require(SAME_SHAPE.name, Verdict::from_answer(same, || "a branch's result is broadcast in the sum".into())) {
+        return;
+    }
+    let Some((op, kernel, bias)) = merged(cx, x, taken.iter().map(|t| &t.2).collect(), spatial) else { return };
+    let merged = Expr::op(op, vec![Some(x.into()), Some(kernel.weights), bias]);
+    let lhs = sum.expr(&|i| match taken.iter().find(|t| t.0 == i) {
+        Some((_, Some(c), _)) => c.expr(),
+        _ => leaves[i].class.into(),
+    });
+    let rhs = leaves.iter().enumerate().filter(|(i, _)| taken.iter().all(|t| t.0 != *i)).fold(merged, |rest, (_, leaf)| add(rest, leaf.class.into()));
+    cx.rewrite(lhs, rhs);
+}
+
+/// The one convolution that adds up the branches.
+fn merged(cx: &mut Cx<'_>, x: Class, branches: Vec<&Branch>, spatial: usize) -> Option<(Conv, Kernel, Option<Expr>)> {
+    let dtype = cx.view.fact(x)?.dtype;
+    let first = *branches.first()?;
+    let group = branches.iter().map(|b| b.kernel.group).fold(0, gcd);
+    let (mut grid, mut begin, mut end, mut taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for a in 0..spatial {
+        let mut steps = branches.iter().filter(|b| b.kernel.taps[a] > 1).map(|b| b.dilations[a]);
+        let step = steps.next().unwrap_or(1);
+        let other = steps.find(|s| *s != step);
+        let verdict = match other {
+            Some(s) => Verdict::Fails(format!("dilations {step} and {s} along spatial axis {a}")),
+            None => match branches.iter().find(|b| (b.begin[a] - first.begin[a]) % step != 0) {
+                Some(b) => Verdict::Fails(format!(
+                    "padding {} and {} put the taps of spatial axis {a} on different grids of step {step}",
+                    first.begin[a], b.begin[a]
+                )),
+                None => Verdict::Holds,
+            },
+        };
+        if !cx.require(SAME_GRID.name, verdict) {
+            return None;
+        }
+        let low = branches.iter().map(|b| -b.begin[a]).min()?;
+        let last = |b: &Branch| -b.begin[a] + step * (b.kernel.taps[a] - 1);
+        let high = branches.iter().map(|b| last(b)).max()?;
+        grid.push(step);
+        begin.push(-low);
+        end.push(first.end[a] + high - last(first));
+        taps.push((high - low) / step + 1);
+    }
+    let mut weights: Option<Kernel> = None;
+    let mut bias = None;
+    for b in branches {
+        let before: Vec<i64> = (0..spatial).map(|a| (begin[a] - b.begin[a]) / grid[a]).collect();
+        let k = b.kernel.clone().in_groups(dtype, group)?.embedded(&before, &taps);
+        bias = add_bias(bias, b.bias.clone());
+        weights = Some(match weights {
+            None => k,
+            Some(w) => Kernel { weights: add(w.weights, k.weights), ..k },
+        });
+    }
+    let op = Conv {
+        strides: first.strides.clone(),
+        pads: begin.into_iter().chain(end).collect(),
+        dilations: grid,
+        group,
+        auto_pad: AutoPad::NotSet,
+    };
+    Some((op, weights?, bias))
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The rules of this file.
+pub const RULES: &[&Rule] = &[&BRANCH_ADD];

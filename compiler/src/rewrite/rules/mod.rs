@@ -1,0 +1,27 @@
+//! The rules, one file per family. To add one, copy the nearest file and add its rules to the list below.
+
+pub mod affine;
+pub mod branch;
+pub mod compose;
+pub mod identity;
+pub mod pad;
+pub mod pool;
+pub mod shape;
+pub mod weights;
+
+use super::rule::Rule;
+
+/// Every rule, in the order in which they are tried.
+#[must_use]
+pub fn all() -> Vec<&'static Rule> {
+    [identity::RULES, shape::RULES, affine::RULES, pad::RULES, pool::RULES, compose::RULES, branch::RULES]
+        .concat()
+        .into_iter()
+        .collect()
+}
+
+/// The rule with this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Rule> {
+    all().into_iter().find(|r| r.name == name)
+}

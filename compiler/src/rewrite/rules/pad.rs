@@ -1,0 +1,101 @@
+//! Explicit padding before convolutions.
+
+use convc_runtime::{Op, ops::{Conv, pad::PadMode}, window::AutoPad};
+
+use crate::rewrite::{
+    rule::{Condition, Exactness, Phase, Rule, Verdict},
+    view::{App, Class, Expr, View, is_zero},
+};
+
+const ZEROS: Condition = Condition { name: "pads-with-zeros", text: "the padding is constant and 0" };
+const SPATIAL: Condition =
+    Condition { name: "pads-space-only", text: "only spatial axes are padded, by numbers that are known and not negative" };
+
+/// What a `Pad` adds before and behind each axis, if that is known.
+fn pads_of(view: &dyn View, app: &App<'_>, rank: usize) -> Option<Vec<(i64, i64)>> {
+    let pads = view.fact(app.operand(1)?)?.i64s()?;
+    let axes = match app.operand(3) {
+        None => (0..rank as i64).collect(),
+        Some(a) => view.fact(a)?.i64s()?,
+    };
+    if pads.len() != 2 * axes.len() {
+        return None;
+    }
+    let mut out = vec![(0, 0); rank];
+    for (i, axis) in axes.iter().enumerate() {
+        let axis = usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis }).ok()?;
+        *out.get_mut(axis)? = (pads[i], pads[axes.len() + i]);
+    }
+    Some(out)
+}
+
+/// Whether a `Pad` fills with zeros.
+fn fills_with_zeros(view: &dyn View, app: &App<'_>) -> Option<bool> {
+    match app.operand(2) {
+        None => Some(true),
+        Some(v) => is_zero(view, v),
+    }
+}
+
+fn pads_in<'v>(view: &'v dyn View, class: Class) -> Vec<App<'v>> {
+    view.apps(class).into_iter().filter(|a| matches!(a.op, Op::Pad(p) if p.mode == PadMode::Constant)).collect()
+}
+
+/// `conv(pad(x, p, 0), w, b; q)  =>  conv(x, w, b; p + q)`
+///
+/// Sound bit for bit: a convolution reads zeros beyond its input's border either way.
+/// Requires: constant mode with value 0; known pads on spatial axes only.
+/// Not sound for: reflected, replicated or wrapped borders, another value, padded channels; and negative pads, which remove
+/// values that the convolution's own padding would not.
+/// Exactness: bitwise.
+/// Pays: a copy of the map disappears.
+pub const PAD_INTO_CONV: Rule = Rule {
+    name: "pad-into-conv",
+    equation: "conv(pad(x, p, 0), w, b; pads q) => conv(x, w, b; pads p + q)",
+    conditions: &[ZEROS, SPATIAL],
+    exactness: Exactness::Bitwise,
+    pays: "a copy of the map disappears",
+    phase: Phase::Explore,
+    roots: &["Conv"],
+    search: |cx, _, app| {
+        let Op::Conv(conv) = app.op else { return };
+        let (Some(x), AutoPad::NotSet) = (app.operand(0), conv.auto_pad) else { return };
+        let view = cx.view;
+        for pad in pads_in(view, x) {
+            cx.begin();
+            let Some(source) = pad.operand(0) else { continue };
+            let Some(rank) = view.fact(source).map(convc_runtime::Fact::rank) else { continue };
+            let zeros = Verdict::from_answer(fills_with_zeros(view, &pad), || "the map is padded with another value than 0".into());
+            if !cx.require(ZEROS.name, zeros) {
+                continue;
+            }
+            let pads = pads_of(view, &pad, rank);
+            let verdict = match &pads {
+                None => Verdict::Unknown("how much is padded is not known".into()),
+                Some(p) if p.iter().take(2).any(|p| *p != (0, 0)) => Verdict::Fails("batch or channels are padded".into()),
+                Some(p) if p.iter().any(|p| p.0 < 0 || p.1 < 0) => Verdict::Fails("a pad is negative".into()),
+                Some(_) => Verdict::Holds,
+            };
+            if !cx.require(SPATIAL.name, verdict) {
+                continue;
+            }
+            let Some(pads) = pads else { continue };
+            let n = rank.saturating_sub(2);
+            if conv.pads.len() != 2 * n {
+                continue;
+            }
+            // The convolution's own negative pads would crop what was padded, not the map.
+            if conv.pads.iter().any(|&p| p < 0) {
+                continue;
+            }
+            let sum = (0..n).map(|a| conv.pads[a] + pads[a + 2].0).chain((0..n).map(|a| conv.pads[n + a] + pads[a + 2].1));
+            let op = Conv { pads: sum.collect(), ..conv.clone() };
+            let lhs = Expr::of(app).with_operand(0, Expr::of(&pad));
+            let operands = vec![Some(source.into()), app.operand(1).map(Expr::Class), app.operand(2).map(Expr::Class)];
+            cx.rewrite(lhs, Expr::op(op, operands));
+        }
+    },
+};
+
+/// The rules of this file.
+pub const RULES: &[&Rule] = &[&PAD_INTO_CONV];

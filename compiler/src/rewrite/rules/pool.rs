@@ -1,0 +1,80 @@
+//! Average pooling as a convolution.
+
+use convc_runtime::{Dim, Op, ops::{AveragePool, Conv}, window::AutoPad};
+
+use super::weights::floats;
+use crate::rewrite::{
+    rule::{Condition, Exactness, Phase, Rule, Verdict},
+    view::Expr,
+};
+
+const FULL_WINDOWS: Condition = Condition {
+    name: "full-windows",
+    text: "every window divides by the same number: padding is counted or absent, and no window hangs over the end",
+};
+
+/// `avgpool(x)  =>  conv(x, 1 / k)`, depthwise
+///
+/// Sound over the reals where every window is divided by the number of its taps.
+/// Requires: fixed channels; `count_include_pad` or no padding; no last window that hangs over (`ceil_mode`).
+/// Not sound for: windows at the border that are divided by fewer taps.
+/// Exactness: reassociated.
+/// Pays: nothing by itself; the convolution merges with parallel and subsequent ones.
+pub const AVGPOOL_AS_CONV: Rule = Rule {
+    name: "avgpool-as-conv",
+    equation: "avgpool(x; k) => conv(x, 1 / k)",
+    conditions: &[FULL_WINDOWS],
+    exactness: Exactness::Reassociated,
+    pays: "a convolution merges with parallel and subsequent ones",
+    phase: Phase::Explore,
+    roots: &["AveragePool"],
+    search: |cx, _, app| {
+        let Op::AveragePool(pool) = app.op else { return };
+        let view = cx.view;
+        let Some(x) = app.operand(0) else { return };
+        let Some(fact) = view.fact(x) else { return };
+        let spatial = pool.kernel_shape.len();
+        let Some(channels) = fact.shape.get(1).and_then(Dim::as_fixed).and_then(|c| usize::try_from(c).ok()) else { return };
+        if pool.auto_pad != AutoPad::NotSet || fact.rank() != spatial + 2 || channels == 0 {
+            return;
+        }
+        if !cx.require(FULL_WINDOWS.name, full_windows(pool, &fact.shape[2..])) {
+            return;
+        }
+        let taps: Option<Vec<usize>> = pool.kernel_shape.iter().map(|&k| usize::try_from(k).ok()).collect();
+        let Some(taps) = taps else { return };
+        let count: usize = taps.iter().product();
+        let shape: Vec<usize> = [channels, 1].into_iter().chain(taps).collect();
+        let weights = floats(fact.dtype, &shape, vec![1.0 / count as f64; channels * count]);
+        let op = Conv {
+            strides: pool.strides.clone(),
+            pads: pool.pads.clone(),
+            dilations: pool.dilations.clone(),
+            group: channels as i64,
+            auto_pad: AutoPad::NotSet,
+        };
+        cx.rewrite(Expr::of(app), Expr::op(op, vec![Some(x.into()), Some(weights), None]));
+    },
+};
+
+fn full_windows(pool: &AveragePool, sizes: &[Dim]) -> Verdict {
+    let n = pool.kernel_shape.len();
+    if !pool.count_include_pad && pool.pads.iter().any(|&p| p != 0) {
+        return Verdict::Fails("padding is not counted, so windows at the border divide by fewer taps".into());
+    }
+    if !pool.ceil_mode {
+        return Verdict::Holds;
+    }
+    for (a, size) in sizes.iter().enumerate() {
+        let room = size + (pool.pads[a] + pool.pads[n + a] - pool.dilations[a] * (pool.kernel_shape[a] - 1) - 1);
+        match room.divisible_by(pool.strides[a]) {
+            Some(true) => {}
+            Some(false) => return Verdict::Fails(format!("the last window hangs over the end of spatial axis {a}")),
+            None => return Verdict::Unknown(format!("whether the last window of spatial axis {a} (size {size}) hangs over is open")),
+        }
+    }
+    Verdict::Holds
+}
+
+/// The rules of this file.
+pub const RULES: &[&Rule] = &[&AVGPOOL_AS_CONV];

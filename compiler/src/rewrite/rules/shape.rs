@@ -1,0 +1,243 @@
+//! Views and rearrangements: reshapes, transposes, slices and pads that do nothing, or less than they seem to.
+
+use convc_runtime::{Dim, Op, ops::{Reshape, Transpose}};
+
+use super::{affine::equal_shapes, weights::{ints, reshape}};
+use crate::rewrite::{
+    rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    view::{App, Class, Expr, View},
+};
+
+const SAME_SHAPE: Condition = Condition { name: "same-shape", text: "the result has the shape of the operand, whatever the sizes" };
+
+fn same_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> bool {
+    let answer = equal_shapes(cx.view, x, result);
+    cx.require(SAME_SHAPE.name, Verdict::from_answer(answer, || "the shapes differ or may differ".into()))
+}
+
+/// The operators that keep the elements in their order and change only the shape.
+const VIEWS: &[&str] = &["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
+
+/// `view(x)  =>  x` if the shape stays, `expand(x)  =>  x` likewise
+///
+/// Sound bit for bit: the elements keep their order.
+/// Requires: equal shapes for all values of the symbols.
+/// Exactness: bitwise.
+/// Pays: an operator disappears.
+pub const VIEW_SAME: Rule = Rule {
+    name: "view-same",
+    equation: "reshape(x, shape of x) => x",
+    conditions: &[SAME_SHAPE],
+    exactness: Exactness::Bitwise,
+    pays: "an operator disappears",
+    phase: Phase::Normalise,
+    roots: &["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"],
+    search: |cx, class, app| {
+        if let Some(x) = app.operand(0)
+            && same_shape(cx, x, class)
+        {
+            cx.rewrite(Expr::of(app), x);
+        }
+    },
+};
+
+const STATIC_SHAPE: Condition = Condition {
+    name: "static-shape",
+    text: "the result's shape is known but for one size, or for sizes that are copied from the operand in place",
+};
+
+/// A constant `shape` operand of Reshape that gives `to` from `from`: at most one -1, and 0 where a size is copied.
+fn reshape_operand(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
+    let mut free = 1;
+    to.iter()
+        .enumerate()
+        .map(|(i, d)| match d.as_fixed() {
+            // A size of 0 would be read as a copy.
+            Some(n) => (n > 0).then_some(n),
+            None if from.get(i) == Some(d) => Some(0),
+            None => {
+                free -= 1;
+                // An empty tensor leaves -1 undecided.
+                let may_be_empty = from.iter().chain(to).any(|d| d.at_least(1) != Some(true));
+                (free == 0 && !may_be_empty).then_some(-1)
+            }
+        })
+        .collect()
+}
+
+fn static_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> Option<Vec<i64>> {
+    let (from, to) = (cx.view.fact(x)?.shape.clone(), cx.view.fact(result)?.shape.clone());
+    let operand = reshape_operand(&from, &to);
+    let verdict = match operand {
+        Some(_) => Verdict::Holds,
+        None => Verdict::Unknown(format!("{} has sizes that no constant shape expresses", convc_runtime::fact::Shape(&to))),
+    };
+    cx.require(STATIC_SHAPE.name, verdict).then_some(())?;
+    operand
+}
+
+/// `reshape(x, computed shape)  =>  reshape(x, constant shape)`
+///
+/// Sound bit for bit: both give the inferred shape.
+/// Requires: at most one size that is neither fixed nor copied in place.
+/// Exactness: bitwise.
+/// Pays: the arithmetic that computes the shape disappears.
+pub const STATIC_RESHAPE: Rule = Rule {
+    name: "static-reshape",
+    equation: "reshape(x, computed shape) => reshape(x, constant shape)",
+    conditions: &[STATIC_SHAPE],
+    exactness: Exactness::Bitwise,
+    pays: "the arithmetic that computes the shape disappears",
+    phase: Phase::Normalise,
+    roots: &["Reshape"],
+    search: |cx, class, app| {
+        let (Some(x), Some(shape)) = (app.operand(0), app.operand(1)) else { return };
+        if cx.view.is_constant(shape) {
+            return;
+        }
+        if let Some(operand) = static_shape(cx, x, class) {
+            cx.rewrite(Expr::of(app), reshape(x.into(), &operand));
+        }
+    },
+};
+
+/// `view(view(x))  =>  reshape(x, shape)`
+///
+/// Sound bit for bit: the elements keep their order.
+/// Requires: the outer shape as a constant operand.
+/// Exactness: bitwise.
+/// Pays: an operator disappears.
+pub const VIEW_VIEW: Rule = Rule {
+    name: "view-view",
+    equation: "reshape(reshape(x)) => reshape(x)",
+    conditions: &[STATIC_SHAPE],
+    exactness: Exactness::Bitwise,
+    pays: "an operator disappears",
+    phase: Phase::Normalise,
+    roots: VIEWS,
+    search: |cx, class, app| {
+        let Some(y) = app.operand(0) else { return };
+        let view = cx.view;
+        let Some(inner) = view.apps(y).into_iter().find(|a| VIEWS.contains(&a.op.name())) else { return };
+        let Some(x) = inner.operand(0) else { return };
+        if let Some(operand) = static_shape(cx, x, class) {
+            let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
+            let rhs = Expr::op(Reshape { allowzero: false }, vec![Some(x.into()), Some(Expr::Constant(ints(&operand)))]);
+            cx.rewrite(lhs, rhs);
+        }
+    },
+};
+
+/// `transpose(x, 0 1 2 ..)  =>  x`
+///
+/// Sound bit for bit.
+/// Exactness: bitwise.
+/// Pays: a copy disappears.
+pub const TRANSPOSE_SAME: Rule = Rule {
+    name: "transpose-same",
+    equation: "transpose(x, 0 1 2 ..) => x",
+    conditions: &[],
+    exactness: Exactness::Bitwise,
+    pays: "a copy disappears",
+    phase: Phase::Normalise,
+    roots: &["Transpose"],
+    search: |cx, _, app| {
+        let Op::Transpose(t) = app.op else { return };
+        let in_order = t.perm.iter().enumerate().all(|(i, &p)| usize::try_from(p) == Ok(i));
+        if let (Some(x), true) = (app.operand(0), in_order && !t.perm.is_empty()) {
+            cx.rewrite(Expr::of(app), x);
+        }
+    },
+};
+
+/// `transpose(transpose(x, p), q)  =>  transpose(x, p[q])`
+///
+/// Sound bit for bit: permutations compose.
+/// Exactness: bitwise.
+/// Pays: a copy disappears.
+pub const TRANSPOSE_TRANSPOSE: Rule = Rule {
+    name: "transpose-transpose",
+    equation: "transpose(transpose(x, p), q) => transpose(x, p[q])",
+    conditions: &[],
+    exactness: Exactness::Bitwise,
+    pays: "a copy disappears",
+    phase: Phase::Normalise,
+    roots: &["Transpose"],
+    search: |cx, _, app| {
+        let (Op::Transpose(outer), Some(y)) = (app.op, app.operand(0)) else { return };
+        let view = cx.view;
+        for inner in view.apps(y) {
+            let (Op::Transpose(p), Some(x)) = (inner.op, inner.operand(0)) else { continue };
+            let perm: Option<Vec<i64>> =
+                outer.perm.iter().map(|&q| p.perm.get(usize::try_from(q).ok()?).copied()).collect();
+            if let Some(perm) = perm.filter(|p| !p.is_empty()) {
+                let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
+                cx.rewrite(lhs, Expr::op(Transpose { perm }, vec![Some(x.into())]));
+            }
+        }
+    },
+};
+
+const WHOLE: Condition = Condition { name: "takes-all", text: "every axis is taken whole, forwards" };
+
+/// `slice(x, all)  =>  x`
+///
+/// Sound bit for bit.
+/// Requires: the shape stays and every step is 1.
+/// Not sound for: a step of -1, which keeps the shape and reverses.
+/// Exactness: bitwise.
+/// Pays: a copy disappears.
+pub const SLICE_ALL: Rule = Rule {
+    name: "slice-all",
+    equation: "slice(x, all) => x",
+    conditions: &[WHOLE, SAME_SHAPE],
+    exactness: Exactness::Bitwise,
+    pays: "a copy disappears",
+    phase: Phase::Normalise,
+    roots: &["Slice"],
+    search: |cx, class, app| {
+        let Some(x) = app.operand(0) else { return };
+        let steps = match app.operand(4) {
+            None => Some(true),
+            Some(s) => cx.view.fact(s).and_then(convc_runtime::Fact::i64s).map(|s| s.iter().all(|&s| s == 1)),
+        };
+        if cx.require(WHOLE.name, Verdict::from_answer(steps, || "a step is not 1 or not known".into()))
+            && same_shape(cx, x, class)
+        {
+            cx.rewrite(Expr::of(app), x);
+        }
+    },
+};
+
+const NO_PADS: Condition = Condition { name: "no-pads", text: "all pads are known and 0" };
+
+/// `pad(x, 0)  =>  x`
+///
+/// Sound bit for bit.
+/// Not sound for: pads that cancel in the shape, such as 1 and -1, which shift.
+/// Exactness: bitwise.
+/// Pays: a copy disappears.
+pub const PAD_NONE: Rule = Rule {
+    name: "pad-none",
+    equation: "pad(x, 0) => x",
+    conditions: &[NO_PADS],
+    exactness: Exactness::Bitwise,
+    pays: "a copy disappears",
+    phase: Phase::Normalise,
+    roots: &["Pad"],
+    search: |cx, _, app| {
+        let (Some(x), Op::Pad(_)) = (app.operand(0), app.op) else { return };
+        let zeros = pads(cx.view, app).map(|p| p.iter().all(|&p| p == 0));
+        if cx.require(NO_PADS.name, Verdict::from_answer(zeros, || "a pad is not 0 or not known".into())) {
+            cx.rewrite(Expr::of(app), x);
+        }
+    },
+};
+
+fn pads(view: &dyn View, app: &App<'_>) -> Option<Vec<i64>> {
+    view.fact(app.operand(1)?)?.i64s()
+}
+
+/// The rules of this file.
+pub const RULES: &[&Rule] =
+    &[&VIEW_SAME, &STATIC_RESHAPE, &VIEW_VIEW, &TRANSPOSE_SAME, &TRANSPOSE_TRANSPOSE, &SLICE_ALL, &PAD_NONE];

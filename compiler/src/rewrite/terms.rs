@@ -1,0 +1,305 @@
+//! [`Terms`]: hash-consed terms over the model's values. Everything that rewriting and its trace talk about is a term here;
+//! equal terms are one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use convc_runtime::{AttrValue, Constant, Dim, Fact, Op, ops::InferCx};
+use sha2::{Digest, Sha256};
+
+use super::view::{App, Class, Expr, View};
+use crate::ir::Origin;
+
+/// A term of a [`Terms`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TermId(pub u32);
+
+impl fmt::Display for TermId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}", self.0)
+    }
+}
+
+impl TermId {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The class that holds just this term, in the view that [`Terms`] is.
+    #[must_use]
+    pub fn class(self) -> Class {
+        Class(u64::from(self.0))
+    }
+}
+
+/// What is at the head of a term.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Head {
+    /// A value that is not looked into: an input, an output of an opaque node or of one with several outputs. The text
+    /// names it uniquely.
+    Value(Arc<str>),
+    /// A constant.
+    Constant(Constant),
+    /// An operator with one output.
+    Op(Op),
+}
+
+/// One term.
+#[derive(Debug, Clone)]
+pub struct Term {
+    /// Its head.
+    pub head: Head,
+    /// Its operands, holes included.
+    pub operands: Vec<Option<TermId>>,
+    /// Type and shape.
+    pub fact: Option<Fact>,
+    /// Whether it is computed from constants alone.
+    pub constant: bool,
+    /// The nodes of the model as read that it goes back to.
+    pub origins: BTreeSet<Origin>,
+}
+
+/// A key by which equal terms are found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Key {
+    Value(Arc<str>),
+    Constant(String),
+    Op(String, Vec<Option<TermId>>),
+}
+
+/// A table of terms.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    terms: Vec<Term>,
+    index: BTreeMap<Key, TermId>,
+}
+
+/// An operator and its attributes as text: equal exactly for equal operators.
+#[must_use]
+pub fn op_key(op: &Op) -> String {
+    use std::fmt::Write;
+    let mut key = String::from(op.name());
+    for (name, value) in op.to_attrs() {
+        let _ = match value {
+            AttrValue::Float(v) => write!(key, " {name}={:08x}", v.to_bits()),
+            AttrValue::Floats(v) => write!(key, " {name}={:08x?}", v.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
+            AttrValue::Tensor(t) => match Constant::from_tensor(&t) {
+                Ok(c) => write!(key, " {name}={}", constant_key(&c)),
+                Err(_) => write!(key, " {name}={t:?}"),
+            },
+            other => write!(key, " {name}={other}"),
+        };
+    }
+    key
+}
+
+/// The hash of a constant's bytes, with its type and shape.
+#[must_use]
+pub fn constant_key(c: &Constant) -> String {
+    let mut hash = Sha256::new();
+    hash.update(c.bytes().as_bytes());
+    for s in c.as_strings() {
+        hash.update((s.len() as u64).to_le_bytes());
+        hash.update(s.as_bytes());
+    }
+    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    format!("{}{:?}:{hex}", c.dtype(), c.shape())
+}
+
+impl Terms {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Terms {
+        Terms::default()
+    }
+
+    /// Number of terms.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.terms.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// The term.
+    ///
+    /// # Panics
+    /// If it belongs to another table.
+    #[must_use]
+    pub fn get(&self, id: TermId) -> &Term {
+        &self.terms[id.index()]
+    }
+
+    /// The term a class of this view stands for.
+    #[must_use]
+    pub fn of_class(&self, class: Class) -> Option<TermId> {
+        let id = TermId(u32::try_from(class.0).ok()?);
+        (id.index() < self.terms.len()).then_some(id)
+    }
+
+    /// All terms, each behind its operands.
+    pub fn iter(&self) -> impl Iterator<Item = (TermId, &Term)> {
+        self.terms.iter().enumerate().map(|(i, t)| (TermId(u32::try_from(i).unwrap_or(u32::MAX)), t))
+    }
+
+    fn insert(&mut self, key: Key, make: impl FnOnce() -> Term) -> TermId {
+        if let Some(&id) = self.index.get(&key) {
+            return id;
+        }
+        let id = TermId(u32::try_from(self.terms.len()).unwrap_or(u32::MAX));
+        self.terms.push(make());
+        self.index.insert(key, id);
+        id
+    }
+
+    /// The term of a value that is not looked into.
+    pub fn value(&mut self, name: impl Into<Arc<str>>, fact: Option<Fact>) -> TermId {
+        let name = name.into();
+        self.insert(Key::Value(Arc::clone(&name)), || Term {
+            head: Head::Value(name),
+            operands: Vec::new(),
+            fact,
+            constant: false,
+            origins: BTreeSet::new(),
+        })
+    }
+
+    /// The term of a constant.
+    pub fn constant(&mut self, constant: &Constant) -> TermId {
+        self.insert(Key::Constant(constant_key(constant)), || {
+            let small = constant.len() <= Fact::MAX_KNOWN;
+            let known = if small { constant.to_tensor().ok() } else { None };
+            Term {
+                fact: Some(known.map_or_else(|| Fact::fixed(constant.dtype(), constant.shape()), |t| Fact::of(&t))),
+                head: Head::Constant(constant.clone()),
+                operands: Vec::new(),
+                constant: true,
+                origins: BTreeSet::new(),
+            }
+        })
+    }
+
+    /// The term of an operator on terms; its fact follows from theirs, or is `fact` where it does not.
+    pub fn apply(&mut self, op: &Op, operands: Vec<Option<TermId>>, fact: Option<&Fact>) -> TermId {
+        let key = Key::Op(op_key(op), operands.clone());
+        if let Some(&id) = self.index.get(&key) {
+            return id;
+        }
+        let inferred = fact.cloned().or_else(|| self.infer(op, &operands));
+        let constant = operands.iter().flatten().all(|o| self.get(*o).constant);
+        self.insert(key, || Term { head: Head::Op(op.clone()), operands, fact: inferred, constant, origins: BTreeSet::new() })
+    }
+
+    fn infer(&self, op: &Op, operands: &[Option<TermId>]) -> Option<Fact> {
+        let facts: Option<Vec<Option<&Fact>>> =
+            operands.iter().map(|o| o.map_or(Some(None), |o| self.get(o).fact.as_ref().map(Some))).collect();
+        let mut count = 0;
+        let mut fresh = || {
+            count += 1;
+            Dim::symbol(format!("?t{}.{count}", self.terms.len()))
+        };
+        op.infer(&facts?, &mut InferCx::new(&mut fresh)).ok()?.into_iter().next()
+    }
+
+    /// Adds the term of an expression over classes of this view.
+    pub fn add(&mut self, expr: &Expr) -> Option<TermId> {
+        match expr {
+            Expr::Class(c) => self.of_class(*c),
+            Expr::Constant(c) => Some(self.constant(c)),
+            Expr::Op(op, operands) => {
+                let operands = operands
+                    .iter()
+                    .map(|o| match o {
+                        None => Some(None),
+                        Some(e) => self.add(e).map(Some),
+                    })
+                    .collect::<Option<Vec<_>>>()?;
+                Some(self.apply(op, operands, None))
+            }
+        }
+    }
+
+    /// The term of an expression over classes of this view, if it is in the table.
+    #[must_use]
+    pub fn find(&self, expr: &Expr) -> Option<TermId> {
+        match expr {
+            Expr::Class(c) => self.of_class(*c),
+            Expr::Constant(c) => self.index.get(&Key::Constant(constant_key(c))).copied(),
+            Expr::Op(op, operands) => {
+                let operands = operands
+                    .iter()
+                    .map(|o| match o {
+                        None => Some(None),
+                        Some(e) => self.find(e).map(Some),
+                    })
+                    .collect::<Option<Vec<_>>>()?;
+                self.index.get(&Key::Op(op_key(op), operands)).copied()
+            }
+        }
+    }
+
+    /// Says that a term goes back to these nodes of the model.
+    pub fn add_origins(&mut self, id: TermId, origins: impl IntoIterator<Item = Origin>) {
+        if let Some(t) = self.terms.get_mut(id.index()) {
+            t.origins.extend(origins);
+        }
+    }
+
+    /// The terms that `root` is made of, itself included, down to but without those in `stop`.
+    #[must_use]
+    pub fn reachable(&self, root: TermId, stop: &BTreeSet<TermId>) -> BTreeSet<TermId> {
+        let mut seen = BTreeSet::new();
+        let mut stack = vec![root];
+        while let Some(id) = stack.pop() {
+            if !stop.contains(&id) && seen.insert(id) {
+                stack.extend(self.get(id).operands.iter().flatten());
+            }
+        }
+        seen
+    }
+
+    /// Hands origins on over a rewrite of `lhs` to `rhs`: each new term goes back to what the left side has and the right
+    /// side has not.
+    pub fn derive_origins(&mut self, lhs: TermId, rhs: TermId) {
+        let kept = self.reachable(rhs, &BTreeSet::new());
+        let gone = self.reachable(lhs, &kept);
+        let before = self.reachable(lhs, &BTreeSet::new());
+        let origins: BTreeSet<Origin> = gone.iter().chain([&lhs]).flat_map(|t| self.get(*t).origins.clone()).collect();
+        for id in self.reachable(rhs, &before) {
+            self.add_origins(id, origins.iter().cloned());
+        }
+    }
+}
+
+impl View for Terms {
+    fn apps(&self, class: Class) -> Vec<App<'_>> {
+        match self.of_class(class).map(|id| self.get(id)) {
+            Some(Term { head: Head::Op(op), operands, .. }) => {
+                vec![App { op, operands: operands.iter().map(|o| o.map(TermId::class)).collect() }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn fact(&self, class: Class) -> Option<&Fact> {
+        self.get(self.of_class(class)?).fact.as_ref()
+    }
+
+    fn constant(&self, class: Class) -> Option<&Constant> {
+        match &self.get(self.of_class(class)?).head {
+            Head::Constant(c) => Some(c),
+            _ => None,
+        }
+    }
+
+    fn is_constant(&self, class: Class) -> bool {
+        self.of_class(class).is_some_and(|id| self.get(id).constant)
+    }
+}
