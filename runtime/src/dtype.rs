@@ -95,6 +95,12 @@ impl DType {
         matches!(self, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
     }
 
+    /// Whether operators compute with this type; others are carried only.
+    #[must_use]
+    pub fn is_executed(self) -> bool {
+        self.is_float() || self.is_integer() || matches!(self, DType::Bool | DType::Str)
+    }
+
     /// Whether this is an executed integer type (8 to 64 bits).
     #[must_use]
     pub fn is_integer(self) -> bool {

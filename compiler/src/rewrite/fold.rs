@@ -19,11 +19,14 @@ use crate::{
 /// How much folding may add.
 #[derive(Debug, Clone, Copy)]
 pub struct FoldLimits {
-    /// A folded value may be this much larger than the constants it is made of, in bytes.
+    /// A folded value may have this many bytes more than the constants it is made of.
     pub growth: usize,
     /// No folded value may have more elements.
     pub elements: usize,
 }
+
+/// A folded value may be this many times as large as what it is made of: a kernel set into a larger one is.
+const GROWTH_FACTOR: usize = 16;
 
 impl Default for FoldLimits {
     fn default() -> FoldLimits {
@@ -82,39 +85,63 @@ impl Engine {
         self.replace(v, rhs)
     }
 
-    fn fold_constants(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
-        self.refresh();
+    /// The nodes that can be computed now, and their values that are used by others.
+    fn candidates(&self, limits: FoldLimits, refused: &BTreeSet<NodeId>) -> (BTreeSet<NodeId>, Vec<Value>) {
         let order = self.graph.topological();
-        // Bytes of the constants each foldable value is made of; a value that grows too much is not foldable.
-        let mut made_of: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
         let mut foldable: BTreeSet<NodeId> = BTreeSet::new();
         for &id in &order {
             let node = self.graph.node(id);
-            match &node.kind {
-                Kind::Constant(_) => {
-                    foldable.insert(id);
-                    made_of.insert(id, BTreeSet::from([id]));
+            let small = || node.facts().iter().all(|f| f.as_ref().is_some_and(|f| is_small(f, limits)));
+            let now = match &node.kind {
+                Kind::Constant(c) => c.dtype().is_executed(),
+                Kind::Op(_) => {
+                    !refused.contains(&id) && node.operands().iter().flatten().all(|o| foldable.contains(&o.node)) && small()
                 }
-                Kind::Op(_) if node.operands().iter().flatten().all(|o| foldable.contains(&o.node)) => {
-                    let sources: BTreeSet<NodeId> =
-                        node.operands().iter().flatten().flat_map(|o| made_of[&o.node].iter().copied()).collect();
-                    let given: usize = sources.iter().map(|s| constant_bytes(&self.graph, *s)).sum();
-                    if node.facts().iter().all(|f| f.as_ref().is_some_and(|f| fits(f, given, limits))) {
-                        foldable.insert(id);
-                        made_of.insert(id, sources);
-                    }
-                }
-                _ => {}
+                _ => false,
+            };
+            if now {
+                foldable.insert(id);
             }
         }
-        let roots: Vec<Value> = order
+        let roots = order
             .iter()
             .filter(|id| foldable.contains(id) && self.graph.node(**id).op().is_some())
             .flat_map(|&id| (0..self.graph.node(id).outputs()).map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) }))
-            .filter(|v| {
-                self.graph.is_output(*v) || self.graph.uses(*v).iter().any(|(user, _)| !foldable.contains(user))
-            })
+            .filter(|v| self.graph.is_output(*v) || self.graph.uses(*v).iter().any(|(user, _)| !foldable.contains(user)))
             .collect();
+        (foldable, roots)
+    }
+
+    /// Whether a value is not much larger than the constants it is made of.
+    fn worth_its_bytes(&self, v: Value, limits: FoldLimits) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut stack = vec![v.node];
+        let mut given = 0usize;
+        while let Some(id) = stack.pop() {
+            if seen.insert(id) {
+                given = given.saturating_add(constant_bytes(&self.graph, id));
+                stack.extend(self.graph.node(id).operands().iter().flatten().map(|o| o.node));
+            }
+        }
+        let Some(fact) = self.graph.fact(v) else { return false };
+        let count = fact.element_count().as_fixed().and_then(|n| usize::try_from(n).ok());
+        let bytes = count.and_then(|n| fact.dtype.bytes_for(n));
+        bytes.is_none_or(|b| b <= given.saturating_mul(GROWTH_FACTOR).saturating_add(limits.growth))
+    }
+
+    fn fold_constants(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
+        self.refresh();
+        let mut refused = BTreeSet::new();
+        let (foldable, roots) = loop {
+            let (foldable, roots) = self.candidates(limits, &refused);
+            // What would grow the file too much is computed at run time; what it is made of may still be folded.
+            let too_large: Vec<NodeId> =
+                roots.iter().filter(|v| !self.worth_its_bytes(**v, limits)).map(|v| v.node).collect();
+            if too_large.is_empty() {
+                break (foldable, roots);
+            }
+            refused.extend(too_large);
+        };
         if roots.is_empty() {
             return Ok(0);
         }
@@ -130,18 +157,16 @@ impl Engine {
     }
 }
 
+fn is_small(fact: &Fact, limits: FoldLimits) -> bool {
+    // A size that only the data decides is checked when it is computed.
+    fact.element_count().as_fixed().is_none_or(|n| usize::try_from(n).is_ok_and(|n| n <= limits.elements))
+}
+
 fn constant_bytes(graph: &Graph, id: NodeId) -> usize {
     match &graph.node(id).kind {
         Kind::Constant(c) => c.bytes().len(),
         _ => 0,
     }
-}
-
-fn fits(fact: &Fact, given: usize, limits: FoldLimits) -> bool {
-    // A size that only evaluation tells is small where the operands are: it is checked afterwards by the session's limit.
-    let Some(n) = fact.element_count().as_fixed() else { return given <= limits.growth };
-    let Ok(n) = usize::try_from(n) else { return false };
-    n <= limits.elements && fact.dtype.bytes_for(n).is_none_or(|b| b <= given.saturating_add(limits.growth))
 }
 
 /// The values of `roots`, computed in f64 from the constants below them.

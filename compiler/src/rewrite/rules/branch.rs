@@ -164,10 +164,11 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
         } else if let Some(c) = here.first() {
             let why = format!("strides {:?} and {:?}", c.op.strides, lead.op.strides);
             cx.require(SAME_GRID.name, Verdict::Fails(why));
-        } else if leaf.class == x && lead.op.strides.iter().all(|&s| s == 1) {
-            if let Some(b) = Branch::identity(view, x, spatial).filter(|b| b.kernel.outputs == lead.kernel.outputs) {
-                taken.push((i, None, b));
-            }
+        } else if leaf.class == x
+            && lead.op.strides.iter().all(|&s| s == 1)
+            && let Some(b) = Branch::identity(view, x, spatial).filter(|b| b.kernel.outputs == lead.kernel.outputs)
+        {
+            taken.push((i, None, b));
         }
     }
     if taken.len() < 2 {
