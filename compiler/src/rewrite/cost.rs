@@ -42,8 +42,11 @@ impl Nominal {
         if let Some(n) = dim.as_fixed() {
             return n.max(1) as f64;
         }
-        let bindings: Bindings =
-            dim.symbols().into_iter().map(|s| (s.clone(), self.given.get(&s).copied().unwrap_or(if axis == 0 { 1 } else { 56 }))).collect();
+        let bindings: Bindings = dim
+            .symbols()
+            .into_iter()
+            .map(|s| (s.clone(), self.given.get(&s).copied().unwrap_or(if axis == 0 { 1 } else { 56 })))
+            .collect();
         dim.eval(&bindings).unwrap_or(1).max(1) as f64
     }
 
@@ -56,7 +59,13 @@ impl Nominal {
 
 /// What `op` costs on operands with these facts; `None` stands for a hole or an unknown.
 #[must_use]
-pub fn node_cost(profile: &Profile, nominal: &Nominal, op: &Op, operands: &[Option<&Fact>], output: Option<&Fact>) -> f64 {
+pub fn node_cost(
+    profile: &Profile,
+    nominal: &Nominal,
+    op: &Op,
+    operands: &[Option<&Fact>],
+    output: Option<&Fact>,
+) -> f64 {
     let bytes = |f: &Fact| nominal.elements(f) * f.dtype.bits() as f64 / 8.0;
     let out = output.map_or(0.0, |f| nominal.elements(f));
     // Views and bookkeeping move nothing.
@@ -69,7 +78,9 @@ pub fn node_cost(profile: &Profile, nominal: &Nominal, op: &Op, operands: &[Opti
     };
     let macs = match op.name() {
         "Conv" => out * per_output(weights(1), 1),
-        "ConvTranspose" => operands.first().copied().flatten().map_or(0.0, |x| nominal.elements(x)) * per_output(weights(1), 1),
+        "ConvTranspose" => {
+            operands.first().copied().flatten().map_or(0.0, |x| nominal.elements(x)) * per_output(weights(1), 1)
+        }
         "MatMul" | "Gemm" => {
             let inner = weights(0).and_then(|a| a.shape.last().map(|d| nominal.size(d, 1))).unwrap_or(1.0);
             out * inner

@@ -10,7 +10,10 @@ use convc_runtime::{
     session::{Session, SessionOptions},
 };
 
-use super::{RewriteError, engine::{Engine, Step}};
+use super::{
+    RewriteError,
+    engine::{Engine, Step},
+};
 use crate::{
     ir::{Graph, Kind, NodeId, Value},
     lower::lower,
@@ -59,12 +62,10 @@ impl Engine {
             let (Some(shape), Some(elements)) = (fact.fixed_shape(), fact.i64s()) else { continue };
             let tensor = match fact.dtype {
                 DType::I64 => Tensor::new(shape, elements),
-                DType::I32 => {
-                    match elements.iter().map(|&x| i32::try_from(x)).collect::<Result<Vec<_>, _>>() {
-                        Ok(v) => Tensor::new(shape, v),
-                        Err(_) => continue,
-                    }
-                }
+                DType::I32 => match elements.iter().map(|&x| i32::try_from(x)).collect::<Result<Vec<_>, _>>() {
+                    Ok(v) => Tensor::new(shape, v),
+                    Err(_) => continue,
+                },
                 _ => continue,
             };
             let Ok(constant) = tensor.and_then(|t| Constant::from_tensor(&t)) else { continue };
@@ -95,7 +96,9 @@ impl Engine {
             let now = match &node.kind {
                 Kind::Constant(c) => c.dtype().is_executed(),
                 Kind::Op(_) => {
-                    !refused.contains(&id) && node.operands().iter().flatten().all(|o| foldable.contains(&o.node)) && small()
+                    !refused.contains(&id)
+                        && node.operands().iter().flatten().all(|o| foldable.contains(&o.node))
+                        && small()
                 }
                 _ => false,
             };
@@ -106,8 +109,13 @@ impl Engine {
         let roots = order
             .iter()
             .filter(|id| foldable.contains(id) && self.graph.node(**id).op().is_some())
-            .flat_map(|&id| (0..self.graph.node(id).outputs()).map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) }))
-            .filter(|v| self.graph.is_output(*v) || self.graph.uses(*v).iter().any(|(user, _)| !foldable.contains(user)))
+            .flat_map(|&id| {
+                (0..self.graph.node(id).outputs())
+                    .map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) })
+            })
+            .filter(|v| {
+                self.graph.is_output(*v) || self.graph.uses(*v).iter().any(|(user, _)| !foldable.contains(user))
+            })
             .collect();
         (foldable, roots)
     }

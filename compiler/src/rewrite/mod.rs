@@ -183,7 +183,10 @@ pub fn selected_rules(options: &Options) -> Result<Vec<&'static Rule>, RewriteEr
     let all = rules::all();
     for name in options.only.iter().chain(&options.skip) {
         if !all.iter().any(|r| r.name == name) {
-            let near = all.iter().map(|r| r.name).max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+            let near = all
+                .iter()
+                .map(|r| r.name)
+                .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
             return Err(RewriteError::UnknownRule { name: name.clone(), suggestion: near.map(str::to_owned) });
         }
     }
@@ -223,7 +226,9 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
                 break;
             }
             let number = reports.len();
-            let Some(report) = explore(&mut engine, &region, number, &exploring, options, &mut ill_typed)? else { continue };
+            let Some(report) = explore(&mut engine, &region, number, &exploring, options, &mut ill_typed)? else {
+                continue;
+            };
             made += usize::from(report.changed);
             reports.push(report);
         }
@@ -293,16 +298,24 @@ fn explore(
     engine.refresh();
     let root_terms: Vec<TermId> = roots.iter().map(|v| engine.term(*v)).collect();
     let inside: BTreeSet<TermId> = region.nodes.iter().map(|n| engine.term(Value { node: *n, port: 0 })).collect();
-    let leaves: BTreeSet<TermId> =
-        inside.iter().flat_map(|t| engine.terms.get(*t).operands.iter().flatten()).copied().filter(|t| !inside.contains(t)).collect();
+    let leaves: BTreeSet<TermId> = inside
+        .iter()
+        .flat_map(|t| engine.terms.get(*t).operands.iter().flatten())
+        .copied()
+        .filter(|t| !inside.contains(t))
+        .collect();
     let saturated = saturate::saturate(&engine.terms, &root_terms, &leaves, rules, options.saturation, options.forced);
     let mut runner = saturated.runner;
     if let Some((a, b)) = runner.egraph.analysis.conflicts.first() {
         return Err(RewriteError::Unsound { a: a.clone(), b: b.clone() });
     }
     ill_typed.extend(saturated.ill_typed);
-    let origins: Vec<crate::ir::Origin> =
-        inside.iter().flat_map(|t| engine.terms.get(*t).origins.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect();
+    let origins: Vec<crate::ir::Origin> = inside
+        .iter()
+        .flat_map(|t| engine.terms.get(*t).origins.iter().cloned())
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
     for (miss, at) in saturated.misses {
         let origins = at.map_or_else(|| origins.clone(), |t| engine.terms.get(t).origins.iter().cloned().collect());
         engine.not_fired.insert(NotFired {

@@ -18,8 +18,23 @@ pub struct Region {
 fn is_linear(name: &str) -> bool {
     matches!(
         name,
-        "Conv" | "ConvTranspose" | "BatchNormalization" | "Add" | "Sub" | "Mul" | "Div" | "Neg" | "Pad" | "AveragePool"
-            | "GlobalAveragePool" | "Concat" | "Slice" | "Identity" | "Reshape" | "Transpose" | "Sum"
+        "Conv"
+            | "ConvTranspose"
+            | "BatchNormalization"
+            | "Add"
+            | "Sub"
+            | "Mul"
+            | "Div"
+            | "Neg"
+            | "Pad"
+            | "AveragePool"
+            | "GlobalAveragePool"
+            | "Concat"
+            | "Slice"
+            | "Identity"
+            | "Reshape"
+            | "Transpose"
+            | "Sum"
     )
 }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use convc_runtime::Fact;
-use egg::{Applier, ENodeOrVar, Id, PatternAst, RecExpr, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, StopReason, Subst, Symbol, Var};
+use egg::{
+    Applier, ENodeOrVar, Id, PatternAst, RecExpr, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler,
+    StopReason, Subst, Symbol, Var,
+};
 
 use super::{
     language::{Analysis, EView, Graph, Node},
@@ -127,12 +130,22 @@ struct RuleApplier {
 }
 
 impl Applier<Node, Analysis> for RuleApplier {
-    fn apply_one(&self, egraph: &mut Graph, class: Id, subst: &Subst, _: Option<&PatternAst<Node>>, rule: Symbol) -> Vec<Id> {
+    fn apply_one(
+        &self,
+        egraph: &mut Graph,
+        class: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Node>>,
+        rule: Symbol,
+    ) -> Vec<Id> {
         let hit = subst.get(hit_var()).and_then(|i| lock(&self.shared).hits.get(usize::from(*i)).cloned());
         let Some(Hit { lhs, rhs }) = hit else { return Vec::new() };
         let expected = egraph[class].data.fact.clone();
         match type_of(egraph, &rhs) {
-            Some(f) if expected.as_ref().is_none_or(|e| e.dtype == f.dtype && same_shape(&e.shape, &f.shape) != Some(false)) => {}
+            Some(f)
+                if expected
+                    .as_ref()
+                    .is_none_or(|e| e.dtype == f.dtype && same_shape(&e.shape, &f.shape) != Some(false)) => {}
             other => {
                 let found = other.map_or_else(|| "nothing".to_owned(), |f| f.to_string());
                 let expected = expected.map_or_else(|| "anything".to_owned(), |f| f.to_string());
@@ -158,7 +171,8 @@ fn type_of(egraph: &Graph, e: &Expr) -> Option<Fact> {
         }),
         Expr::Op(op, operands) => {
             let holes: Vec<bool> = operands.iter().map(Option::is_none).collect();
-            let facts: Vec<Option<Fact>> = operands.iter().map(|o| o.as_ref().and_then(|o| type_of(egraph, o))).collect();
+            let facts: Vec<Option<Fact>> =
+                operands.iter().map(|o| o.as_ref().and_then(|o| type_of(egraph, o))).collect();
             Analysis::infer(op, &facts, &holes)
         }
     }
@@ -197,7 +211,12 @@ fn pattern(egraph: &mut Graph, e: &Expr, subst: &mut Subst) -> PatternAst<Node> 
 }
 
 /// The terms from `roots` down to `leaves` as an expression whose last node is the tuple of the roots.
-pub(crate) fn expression(terms: &Terms, analysis: &mut Analysis, roots: &[TermId], leaves: &BTreeSet<TermId>) -> RecExpr<Node> {
+pub(crate) fn expression(
+    terms: &Terms,
+    analysis: &mut Analysis,
+    roots: &[TermId],
+    leaves: &BTreeSet<TermId>,
+) -> RecExpr<Node> {
     let mut expr = RecExpr::default();
     let mut done = std::collections::BTreeMap::new();
     let mut hole = None;

@@ -194,7 +194,13 @@ impl Terms {
         }
         let inferred = fact.cloned().or_else(|| self.infer(op, &operands));
         let constant = operands.iter().flatten().all(|o| self.get(*o).constant);
-        self.insert(key, || Term { head: Head::Op(op.clone()), operands, fact: inferred, constant, origins: BTreeSet::new() })
+        self.insert(key, || Term {
+            head: Head::Op(op.clone()),
+            operands,
+            fact: inferred,
+            constant,
+            origins: BTreeSet::new(),
+        })
     }
 
     fn infer(&self, op: &Op, operands: &[Option<TermId>]) -> Option<Fact> {

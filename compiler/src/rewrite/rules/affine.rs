@@ -133,8 +133,10 @@ fn sane_scale(view: &dyn View, gamma: Class, variance: Class, epsilon: f64) -> V
     Verdict::Holds
 }
 
-const PER_CHANNEL: Condition =
-    Condition { name: "per-channel", text: "the constant has one value, or one for each channel, and does not widen the map" };
+const PER_CHANNEL: Condition = Condition {
+    name: "per-channel",
+    text: "the constant has one value, or one for each channel, and does not widen the map",
+};
 
 /// The map and the constant of a binary operator, and whether the map comes first.
 fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, bool)> {
@@ -151,7 +153,10 @@ fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, bool)>
         Some(_) => Verdict::Holds,
         None => {
             let shape = view.fact(c).map_or_else(|| "unknown".into(), ToString::to_string);
-            Verdict::Fails(format!("the constant is {shape}, the map has {} channels and {} spatial axes", map.channels, map.spatial))
+            Verdict::Fails(format!(
+                "the constant is {shape}, the map has {} channels and {} spatial axes",
+                map.channels, map.spatial
+            ))
         }
     };
     cx.require(PER_CHANNEL.name, verdict).then_some(())?;

@@ -1,6 +1,10 @@
 //! Parallel convolutions of one input, added up.
 
-use convc_runtime::{Op, ops::{Conv, binary::BinaryKind}, window::AutoPad};
+use convc_runtime::{
+    Op,
+    ops::{Conv, binary::BinaryKind},
+    window::AutoPad,
+};
 
 use super::{
     affine::equal_shapes,
@@ -175,7 +179,11 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
         return;
     }
     let shapes = taken.iter().map(|t| equal_shapes(view, leaves[t.0].class, class)).collect::<Vec<_>>();
-    let same = if shapes.contains(&Some(false)) { Some(false) } else { shapes.iter().all(|s| *s == Some(true)).then_some(true) };
+    let same = if shapes.contains(&Some(false)) {
+        Some(false)
+    } else {
+        shapes.iter().all(|s| *s == Some(true)).then_some(true)
+    };
     if !cx.require(SAME_SHAPE.name, Verdict::from_answer(same, || "a branch's result is broadcast in the sum".into())) {
         return;
     }
@@ -185,7 +193,11 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
         Some((_, Some(c), _)) => c.expr(),
         _ => leaves[i].class.into(),
     });
-    let rhs = leaves.iter().enumerate().filter(|(i, _)| taken.iter().all(|t| t.0 != *i)).fold(merged, |rest, (_, leaf)| add(rest, leaf.class.into()));
+    let rhs = leaves
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| taken.iter().all(|t| t.0 != *i))
+        .fold(merged, |rest, (_, leaf)| add(rest, leaf.class.into()));
     cx.rewrite(lhs, rhs);
 }
 

@@ -108,10 +108,12 @@ fn compose_pair(cx: &mut Cx<'_>, first: &ConvAt<'_>, second: &ConvAt<'_>, app: &
     let per_axis = |f: &dyn Fn(usize) -> i64| -> Vec<i64> { (0..spatial).map(f).collect() };
     // Steps between taps on the input of the first; where there is one tap the step is of no matter.
     let steps1 = per_axis(&|a| if first.kernel.taps[a] > 1 { first.op.dilations[a] } else { 0 });
-    let steps2 = per_axis(&|a| if second.kernel.taps[a] > 1 { first.op.strides[a] * second.op.dilations[a] } else { 0 });
+    let steps2 =
+        per_axis(&|a| if second.kernel.taps[a] > 1 { first.op.strides[a] * second.op.dilations[a] } else { 0 });
     let grid = per_axis(&|a| gcd(steps1[a], steps2[a]).max(1));
     let on_grid = |steps: &[i64]| -> Vec<i64> { steps.iter().zip(&grid).map(|(s, g)| (s / g).max(1)).collect() };
-    let Some(kernel) = compose(first.kernel.clone(), second.kernel.clone(), &on_grid(&steps1), &on_grid(&steps2)) else {
+    let Some(kernel) = compose(first.kernel.clone(), second.kernel.clone(), &on_grid(&steps1), &on_grid(&steps2))
+    else {
         return;
     };
     let bias_is_zero = match first.bias {
@@ -154,13 +156,26 @@ fn border(view: &dyn View, first: &ConvAt<'_>, second: &ConvAt<'_>, bias_is_zero
             continue;
         }
         let verdict = match (bias_is_zero, windows_outside(first, second, a, size)) {
-            (Some(false), _) => Some((reads, format!("the second convolution pads spatial axis {a} and the first has a bias"))),
-            (None, Some(true)) => Some((None, format!("the second convolution pads spatial axis {a} and whether the first one's bias is 0 is not known"))),
-            (_, Some(true)) => None,
-            (_, Some(false)) => {
-                Some((reads, format!("the second convolution pads spatial axis {a} where the first one's window reaches into the map")))
+            (Some(false), _) => {
+                Some((reads, format!("the second convolution pads spatial axis {a} and the first has a bias")))
             }
-            (_, None) => Some((None, format!("whether the border of spatial axis {a} (size {size}) is exact depends on the size"))),
+            (None, Some(true)) => Some((
+                None,
+                format!(
+                    "the second convolution pads spatial axis {a} and whether the first one's bias is 0 is not known"
+                ),
+            )),
+            (_, Some(true)) => None,
+            (_, Some(false)) => Some((
+                reads,
+                format!(
+                    "the second convolution pads spatial axis {a} where the first one's window reaches into the map"
+                ),
+            )),
+            (_, None) => Some((
+                None,
+                format!("whether the border of spatial axis {a} (size {size}) is exact depends on the size"),
+            )),
         };
         match verdict {
             None => {}

@@ -8,7 +8,8 @@ use crate::rewrite::{
     view::{App, Class, Expr, View, is_zero},
 };
 
-const SAME_SHAPE: Condition = Condition { name: "same-shape", text: "the result has the shape of the operand, whatever the sizes" };
+const SAME_SHAPE: Condition =
+    Condition { name: "same-shape", text: "the result has the shape of the operand, whatever the sizes" };
 
 fn same_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> bool {
     let verdict = Verdict::from_answer(equal_shapes(cx.view, x, result), || {
@@ -98,7 +99,8 @@ fn neutral(cx: &mut Cx<'_>, class: Class, app: &App<'_>, both: bool, is_neutral:
         if !allowed || !cx.view.is_constant(c) || cx.view.is_constant(x) {
             continue;
         }
-        let verdict = if is_neutral(cx.view, c) { Verdict::Holds } else { Verdict::Fails("the constant is another".into()) };
+        let verdict =
+            if is_neutral(cx.view, c) { Verdict::Holds } else { Verdict::Fails("the constant is another".into()) };
         if cx.require(NEUTRAL.name, verdict) && same_shape(cx, x, class) {
             cx.rewrite(Expr::of(app), x);
         }

@@ -1,6 +1,10 @@
 //! Explicit padding before convolutions.
 
-use convc_runtime::{Op, ops::{Conv, pad::PadMode}, window::AutoPad};
+use convc_runtime::{
+    Op,
+    ops::{Conv, pad::PadMode},
+    window::AutoPad,
+};
 
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
@@ -8,8 +12,10 @@ use crate::rewrite::{
 };
 
 const ZEROS: Condition = Condition { name: "pads-with-zeros", text: "the padding is constant and 0" };
-const SPATIAL: Condition =
-    Condition { name: "pads-space-only", text: "only spatial axes are padded, by numbers that are known and not negative" };
+const SPATIAL: Condition = Condition {
+    name: "pads-space-only",
+    text: "only spatial axes are padded, by numbers that are known and not negative",
+};
 
 /// What a `Pad` adds before and behind each axis, if that is known.
 fn pads_of(view: &dyn View, app: &App<'_>, rank: usize) -> Option<Vec<(i64, i64)>> {
@@ -65,14 +71,18 @@ pub const PAD_INTO_CONV: Rule = Rule {
             cx.begin();
             let Some(source) = pad.operand(0) else { continue };
             let Some(rank) = view.fact(source).map(convc_runtime::Fact::rank) else { continue };
-            let zeros = Verdict::from_answer(fills_with_zeros(view, &pad), || "the map is padded with another value than 0".into());
+            let zeros = Verdict::from_answer(fills_with_zeros(view, &pad), || {
+                "the map is padded with another value than 0".into()
+            });
             if !cx.require(ZEROS.name, zeros) {
                 continue;
             }
             let pads = pads_of(view, &pad, rank);
             let verdict = match &pads {
                 None => Verdict::Unknown("how much is padded is not known".into()),
-                Some(p) if p.iter().take(2).any(|p| *p != (0, 0)) => Verdict::Fails("batch or channels are padded".into()),
+                Some(p) if p.iter().take(2).any(|p| *p != (0, 0)) => {
+                    Verdict::Fails("batch or channels are padded".into())
+                }
                 Some(p) if p.iter().any(|p| p.0 < 0 || p.1 < 0) => Verdict::Fails("a pad is negative".into()),
                 Some(_) => Verdict::Holds,
             };
@@ -88,7 +98,8 @@ pub const PAD_INTO_CONV: Rule = Rule {
             if conv.pads.iter().any(|&p| p < 0) {
                 continue;
             }
-            let sum = (0..n).map(|a| conv.pads[a] + pads[a + 2].0).chain((0..n).map(|a| conv.pads[n + a] + pads[a + 2].1));
+            let sum =
+                (0..n).map(|a| conv.pads[a] + pads[a + 2].0).chain((0..n).map(|a| conv.pads[n + a] + pads[a + 2].1));
             let op = Conv { pads: sum.collect(), ..conv.clone() };
             let lhs = Expr::of(app).with_operand(0, Expr::of(&pad));
             let operands = vec![Some(source.into()), app.operand(1).map(Expr::Class), app.operand(2).map(Expr::Class)];

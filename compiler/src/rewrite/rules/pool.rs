@@ -1,6 +1,10 @@
 //! Average pooling as a convolution.
 
-use convc_runtime::{Dim, Op, ops::{AveragePool, Conv}, window::AutoPad};
+use convc_runtime::{
+    Dim, Op,
+    ops::{AveragePool, Conv},
+    window::AutoPad,
+};
 
 use super::weights::floats;
 use crate::rewrite::{
@@ -34,7 +38,9 @@ pub const AVGPOOL_AS_CONV: Rule = Rule {
         let Some(x) = app.operand(0) else { return };
         let Some(fact) = view.fact(x) else { return };
         let spatial = pool.kernel_shape.len();
-        let Some(channels) = fact.shape.get(1).and_then(Dim::as_fixed).and_then(|c| usize::try_from(c).ok()) else { return };
+        let Some(channels) = fact.shape.get(1).and_then(Dim::as_fixed).and_then(|c| usize::try_from(c).ok()) else {
+            return;
+        };
         if pool.auto_pad != AutoPad::NotSet || fact.rank() != spatial + 2 || channels == 0 {
             return;
         }
@@ -70,7 +76,11 @@ fn full_windows(pool: &AveragePool, sizes: &[Dim]) -> Verdict {
         match room.divisible_by(pool.strides[a]) {
             Some(true) => {}
             Some(false) => return Verdict::Fails(format!("the last window hangs over the end of spatial axis {a}")),
-            None => return Verdict::Unknown(format!("whether the last window of spatial axis {a} (size {size}) hangs over is open")),
+            None => {
+                return Verdict::Unknown(format!(
+                    "whether the last window of spatial axis {a} (size {size}) hangs over is open"
+                ));
+            }
         }
     }
     Verdict::Holds

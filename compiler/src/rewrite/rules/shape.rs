@@ -1,14 +1,21 @@
 //! Views and rearrangements: reshapes, transposes, slices and pads that do nothing, or less than they seem to.
 
-use convc_runtime::{Dim, Op, ops::{Reshape, Transpose}};
+use convc_runtime::{
+    Dim, Op,
+    ops::{Reshape, Transpose},
+};
 
-use super::{affine::equal_shapes, weights::{ints, reshape}};
+use super::{
+    affine::equal_shapes,
+    weights::{ints, reshape},
+};
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     view::{App, Class, Expr, View},
 };
 
-const SAME_SHAPE: Condition = Condition { name: "same-shape", text: "the result has the shape of the operand, whatever the sizes" };
+const SAME_SHAPE: Condition =
+    Condition { name: "same-shape", text: "the result has the shape of the operand, whatever the sizes" };
 
 fn same_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> bool {
     let answer = equal_shapes(cx.view, x, result);
@@ -70,7 +77,9 @@ fn static_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> Option<Vec<i64>> {
     let operand = reshape_operand(&from, &to);
     let verdict = match operand {
         Some(_) => Verdict::Holds,
-        None => Verdict::Unknown(format!("{} has sizes that no constant shape expresses", convc_runtime::fact::Shape(&to))),
+        None => {
+            Verdict::Unknown(format!("{} has sizes that no constant shape expresses", convc_runtime::fact::Shape(&to)))
+        }
     };
     cx.require(STATIC_SHAPE.name, verdict).then_some(())?;
     operand
@@ -122,7 +131,8 @@ pub const VIEW_VIEW: Rule = Rule {
         let Some(x) = inner.operand(0) else { return };
         if let Some(operand) = static_shape(cx, x, class) {
             let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
-            let rhs = Expr::op(Reshape { allowzero: false }, vec![Some(x.into()), Some(Expr::Constant(ints(&operand)))]);
+            let rhs =
+                Expr::op(Reshape { allowzero: false }, vec![Some(x.into()), Some(Expr::Constant(ints(&operand)))]);
             cx.rewrite(lhs, rhs);
         }
     },

@@ -67,7 +67,10 @@ pub fn zero_pad(a: Expr, pads: &[i64]) -> Expr {
 /// The sum over `axes`, which stay as sizes of 1.
 #[must_use]
 pub fn sum(a: Expr, axes: &[i64]) -> Expr {
-    Expr::op(Reduce { kind: ReduceKind::ReduceSum, keepdims: true, noop_with_empty_axes: false }, vec![Some(a), Some(Expr::Constant(ints(axes)))])
+    Expr::op(
+        Reduce { kind: ReduceKind::ReduceSum, keepdims: true, noop_with_empty_axes: false },
+        vec![Some(a), Some(Expr::Constant(ints(axes)))],
+    )
 }
 
 /// A rank-1 i64 constant.
@@ -177,7 +180,8 @@ pub fn compose(first: Kernel, second: Kernel, steps1: &[i64], steps2: &[i64]) ->
         return None;
     }
     let spatial = first.taps.len();
-    let taps: Vec<i64> = (0..spatial).map(|a| steps2[a] * (second.taps[a] - 1) + steps1[a] * (first.taps[a] - 1) + 1).collect();
+    let taps: Vec<i64> =
+        (0..spatial).map(|a| steps2[a] * (second.taps[a] - 1) + steps1[a] * (first.taps[a] - 1) + 1).collect();
     let (o, m2) = (second.outputs, second.inputs);
     // W2 [g2, O/g2, M/g2, ..] with its groups side by side as channels: [O/g2, M, ..].
     let rest: Vec<i64> = (0..spatial as i64).collect();
@@ -225,7 +229,10 @@ pub fn response(second: &Kernel, bias: Expr) -> Expr {
         group: second.group,
         auto_pad: AutoPad::NotSet,
     };
-    let y = Expr::op(conv, vec![Some(reshape(bias, &point(second.channels()))), Some(sum(second.weights.clone(), &axes)), None]);
+    let y = Expr::op(
+        conv,
+        vec![Some(reshape(bias, &point(second.channels()))), Some(sum(second.weights.clone(), &axes)), None],
+    );
     reshape(y, &[second.outputs])
 }
 
