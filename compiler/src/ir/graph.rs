@@ -332,6 +332,19 @@ impl Graph {
         self.insert(kind, operands, facts)
     }
 
+    /// The graphs of the node's branches, if it is an `If`.
+    pub fn branches_mut(&mut self, id: NodeId) -> impl Iterator<Item = &mut Graph> {
+        let branches = match self.graph.node_weight_mut(Self::index(id)) {
+            Some(Node { kind: Kind::If { then_branch, else_branch }, generation, .. })
+                if *generation == id.generation =>
+            {
+                vec![&mut *then_branch.graph, &mut *else_branch.graph]
+            }
+            _ => Vec::new(),
+        };
+        branches.into_iter()
+    }
+
     /// Names a node and says which nodes of the model it stands for.
     pub fn annotate(&mut self, id: NodeId, name: impl Into<String>, origins: Vec<Origin>) {
         let node = self.node_mut(id);

@@ -2,6 +2,7 @@
 //! line each in [`operators!`]. Differences between opsets live here and nowhere else: the IR knows only the newest form.
 
 mod cost;
+pub mod primitives;
 mod reader;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -119,4 +120,5 @@ operators! {
     expand: Expand, Tile;
     select: Where;
     pad: Pad;
+    systems: DOConv, MixedConv, GhostModule, SCConv, SplitAttention, Involution;
 }

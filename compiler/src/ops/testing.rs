@@ -42,6 +42,7 @@ pub(crate) enum Arg {
 /// A node that was written.
 #[derive(Debug)]
 pub(crate) struct Written {
+    pub(crate) domain: String,
     pub(crate) op_type: String,
     pub(crate) inputs: Vec<String>,
     pub(crate) outputs: Vec<String>,
@@ -77,7 +78,7 @@ pub(crate) fn read_args(
             Arg::Constant(t) => Some(graph.add_constant(Constant::from_tensor(t).unwrap())),
         })
         .collect();
-    let from_onnx = super::reader("", op_type).unwrap();
+    let from_onnx = super::reader("", op_type).or_else(|| super::reader(super::systems::DOMAIN, op_type)).unwrap();
     let values = from_onnx(&mut NodeReader::new(&mut graph, op_type, opset, operands, vec![true; outputs], attrs))?;
     for (i, &v) in values.iter().enumerate() {
         graph.add_output(format!("y{i}"), v, None);
@@ -132,6 +133,7 @@ pub(crate) fn write_all(graph: &Graph, id: NodeId, opset: i64) -> Result<Nodes, 
                     (a.name.clone(), attribute_value(a, &mut refuse).unwrap())
                 })
                 .collect(),
+            domain: n.domain,
             op_type: n.op_type,
             inputs: n.input,
             outputs: n.output,

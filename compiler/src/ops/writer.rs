@@ -148,6 +148,18 @@ impl<'a> NodeWriter<'a> {
         Ok(())
     }
 
+    /// Writes one node `op_type` of `domain` from all operands to all results.
+    ///
+    /// # Errors
+    /// None by itself, as [`NodeWriter::emit`].
+    pub fn emit_in(&mut self, domain: &str, op_type: &str, attrs: Vec<(&str, AttrValue)>) -> Result<(), ExportError> {
+        self.emit(op_type, attrs)?;
+        if let Some(node) = self.nodes.last_mut() {
+            node.domain = domain.to_owned();
+        }
+        Ok(())
+    }
+
     /// Writes one node `op_type` without attributes from the first operand to all results.
     ///
     /// # Errors

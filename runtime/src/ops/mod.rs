@@ -3,6 +3,7 @@
 
 use crate::{DType, Data, Dim, Fact, OpError, Real, Tensor, attrs::Attrs, kernels::Isa, sys::Pool};
 
+pub mod compose;
 mod copy;
 pub mod elementwise;
 pub mod helpers;
@@ -231,6 +232,12 @@ operators! {
     expand: Expand, Tile;
     select: Where;
     pad: Pad;
+    do_conv: DOConv;
+    mixed_conv: MixedConv;
+    ghost_module: GhostModule;
+    sc_conv: SCConv;
+    split_attention: SplitAttention;
+    involution: Involution;
 }
 
 impl<'a> RunCx<'a> {
