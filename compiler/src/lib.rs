@@ -7,3 +7,4 @@ pub mod npz;
 pub mod onnx;
 pub mod ops;
 pub mod rewrite;
+pub mod verify;

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use convc::npz;
+use convc::{
+    npz,
+    verify::{Difference, Tolerance, difference},
+};
 use convc_runtime::Tensor;
 use serde_json::json;
 
@@ -46,16 +49,6 @@ pub(crate) struct Compare {
     limits: LimitArgs,
 }
 
-/// How two tensors of one name differ.
-#[derive(serde::Serialize)]
-struct Difference {
-    name: String,
-    max_abs: Option<f64>,
-    max_rel: Option<f64>,
-    agree: bool,
-    problem: Option<String>,
-}
-
 pub(crate) fn run(args: &Compare, say: Say) -> Result<(), Failure> {
     let is_npz = |p: &Path| p.extension().is_some_and(|e| e == "npz");
     let (a, b) = match (is_npz(&args.a), is_npz(&args.b)) {
@@ -66,7 +59,7 @@ pub(crate) fn run(args: &Compare, say: Say) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for (name, b) in &b {
         rows.push(match a.iter().find(|(n, _)| n == name) {
-            Some((_, a)) => difference(name, a, b, args.atol, args.rtol),
+            Some((_, a)) => difference(name, a, b, Tolerance { of_largest: args.atol, of_each: args.rtol }),
             None => missing(name, "A"),
         });
     }
@@ -104,39 +97,6 @@ fn run_both(args: &Compare, say: Say) -> Result<(Named, Named), Failure> {
 fn missing(name: &str, whose: &str) -> Difference {
     let problem = Some(format!("{whose} does not have it"));
     Difference { name: name.to_owned(), max_abs: None, max_rel: None, agree: false, problem }
-}
-
-fn difference(name: &str, a: &Tensor, b: &Tensor, atol: f64, rtol: f64) -> Difference {
-    let mut d = Difference { name: name.to_owned(), max_abs: None, max_rel: None, agree: false, problem: None };
-    if (a.dtype(), a.shape()) != (b.dtype(), b.shape()) {
-        d.problem = Some(format!("{}{:?} against {}{:?}", a.dtype(), a.shape(), b.dtype(), b.shape()));
-        return d;
-    }
-    let (Some(x), Some(y)) = (a.to_f64s(), b.to_f64s()) else {
-        d.agree = a == b;
-        d.problem = (!d.agree).then(|| "elements differ".to_owned());
-        return d;
-    };
-    let largest = y.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
-    let (mut max_abs, mut max_rel, mut wrong) = (0.0f64, 0.0f64, 0usize);
-    for (&x, &y) in x.iter().zip(&y) {
-        if x == y || (x.is_nan() && y.is_nan()) {
-            continue;
-        }
-        let difference = (x - y).abs();
-        if !difference.is_finite() {
-            wrong += 1;
-            continue;
-        }
-        max_abs = max_abs.max(difference);
-        max_rel = max_rel.max(difference / y.abs());
-        wrong += usize::from(difference > atol * largest + rtol * y.abs());
-    }
-    d.max_abs = Some(max_abs);
-    d.max_rel = Some(max_rel).filter(|r| r.is_finite());
-    d.agree = wrong == 0;
-    d.problem = (wrong > 0).then(|| format!("{wrong} of {} elements", x.len()));
-    d
 }
 
 fn table(rows: &[Difference]) -> String {

@@ -7,6 +7,7 @@ use convc_runtime::{OpError, session::RunError};
 pub(crate) const INTERNAL: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 pub(crate) const MODEL: u8 = 3;
+pub(crate) const VERIFICATION: u8 = 4;
 pub(crate) const LIMIT: u8 = 5;
 pub(crate) const COMPARISON: u8 = 6;
 
@@ -39,6 +40,11 @@ impl Failure {
     /// The model's fault, or a missing feature.
     pub(crate) fn model(message: impl fmt::Display) -> Failure {
         Failure::new(MODEL, message)
+    }
+
+    /// A result that is not what it should be.
+    pub(crate) fn verification(message: impl fmt::Display) -> Failure {
+        Failure::new(VERIFICATION, message)
     }
 
     /// A limit that can be raised.

@@ -9,6 +9,7 @@ mod failure;
 mod inspect;
 mod list;
 mod model;
+mod optimize;
 mod profile;
 mod run;
 mod say;
@@ -47,6 +48,7 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Verb {
+    Optimize(optimize::Optimize),
     Compile(compile::Compile),
     Run(run::Run),
     Bench(bench::Bench),
@@ -73,6 +75,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let say = Say::new(cli.global.quiet, cli.global.verbose);
     let result = match cli.verb {
+        Verb::Optimize(a) => optimize::run(&a, say),
         Verb::Compile(a) => compile::run(&a, say),
         Verb::Run(a) => run::run(&a, say),
         Verb::Bench(a) => bench::run(&a, say),

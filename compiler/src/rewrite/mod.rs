@@ -100,6 +100,8 @@ pub struct Options {
     pub skip: Vec<String>,
     /// At most so many rewrites; for bisection.
     pub max_rewrites: usize,
+    /// How much larger the constants may become in all, relative to those of the model.
+    pub max_growth: f64,
     /// Sizes to reckon with for symbols, in the cost model only.
     pub nominal: BTreeMap<Symbol, i64>,
     /// Limits of each saturation.
@@ -119,6 +121,7 @@ impl Default for Options {
             only: Vec::new(),
             skip: Vec::new(),
             max_rewrites: usize::MAX,
+            max_growth: 0.1,
             nominal: BTreeMap::new(),
             saturation: SaturationLimits::default(),
             fold: FoldLimits::default(),
@@ -159,6 +162,8 @@ pub struct Rewritten {
     pub graph: Graph,
     /// The terms that the record speaks of.
     pub terms: terms::Terms,
+    /// The terms of the original graph's values.
+    pub original_values: BTreeMap<Value, TermId>,
     /// The terms of the outputs as they were.
     pub outputs_before: Vec<TermId>,
     /// The terms of the outputs as they are.
@@ -213,6 +218,12 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     let mut engine = Engine::new(graph);
     let terms_of_outputs = |e: &Engine| -> Vec<TermId> { e.graph.outputs().iter().map(|o| e.term(o.value)).collect() };
     let outputs_before = terms_of_outputs(&engine);
+    let original_values = terms_of_values(&engine);
+    let constants: f64 = engine.graph.nodes().iter().map(|id| match &engine.graph.node(*id).kind {
+        crate::ir::Kind::Constant(c) => c.bytes().len() as f64,
+        _ => 0.0,
+    }).sum();
+    let mut budget = options.max_growth * constants + SMALL_GROWTH;
     let mut made = 0;
     let mut reports = Vec::new();
     let mut ill_typed = Vec::new();
@@ -226,7 +237,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
                 break;
             }
             let number = reports.len();
-            let Some(report) = explore(&mut engine, &region, number, &exploring, options, &mut ill_typed)? else {
+            let Some(report) = explore(&mut engine, &region, number, &exploring, options, &mut budget, &mut ill_typed)? else {
                 continue;
             };
             made += usize::from(report.changed);
@@ -241,19 +252,11 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     engine.graph.remove_dead();
     debug_assert_eq!(crate::ir::verify(&engine.graph), Ok(()));
     let outputs_after = terms_of_outputs(&engine);
-    let values = engine
-        .graph
-        .nodes()
-        .into_iter()
-        .flat_map(|id| {
-            let n = engine.graph.node(id).outputs();
-            (0..n).map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) })
-        })
-        .map(|v| (v, engine.term(v)))
-        .collect();
+    let values = terms_of_values(&engine);
     Ok(Rewritten {
         graph: engine.graph,
         terms: engine.terms,
+        original_values,
         outputs_before,
         outputs_after,
         values,
@@ -262,6 +265,11 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
         not_fired: engine.not_fired,
         ill_typed,
     })
+}
+
+fn terms_of_values(engine: &Engine) -> BTreeMap<Value, TermId> {
+    let outputs = |id| (0..engine.graph.node(id).outputs()).map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) });
+    engine.graph.nodes().into_iter().flat_map(outputs).map(|v| (v, engine.term(v))).collect()
 }
 
 /// Folds and normalises until neither finds anything.
@@ -288,6 +296,7 @@ fn explore(
     number: usize,
     rules: &[&'static Rule],
     options: &Options,
+    budget: &mut f64,
     ill_typed: &mut Vec<String>,
 ) -> Result<Option<RegionReport>, RewriteError> {
     // The region's values may have been handed over to equal ones by an earlier region of this round.
@@ -344,6 +353,15 @@ fn explore(
     if !changed {
         return Ok(Some(report));
     }
+    let growth = frontier_bytes(&runner.egraph, &extracted.term, &nominal)
+        - frontier_bytes(&runner.egraph, &saturated.before, &nominal);
+    if growth > *budget {
+        report.changed = false;
+        report.after = report.before;
+        report.stop += &format!("; left alone, since constants would grow by {growth} bytes (--max-growth)");
+        return Ok(Some(report));
+    }
+    *budget -= growth;
     let mut proof = runner.explain_equivalence(&saturated.before, &extracted.term);
     let trees = std::mem::take(&mut proof.explanation_trees);
     let steps = explain::steps(&trees, &runner.egraph.analysis, &mut engine.terms);
@@ -391,6 +409,25 @@ pub fn rederive_step(
         .into_iter()
         .find(|m| terms.find(&m.rhs) == Some(rhs))
         .map(|m| m.conditions.iter().map(|c| (*c).to_owned()).collect())
+}
+
+/// Bytes that constants may grow by in any case: the biases of a small model.
+const SMALL_GROWTH: f64 = 65_536.0;
+
+/// Bytes of the constants that operators of a term use, once they are folded.
+fn frontier_bytes(egraph: &EGraph, term: &egg::RecExpr<Node>, nominal: &Nominal) -> f64 {
+    let ids = egraph.lookup_expr_ids(term).unwrap_or_default();
+    let constant = |id: &egg::Id| ids.get(usize::from(*id)).is_some_and(|c| egraph[*c].data.constant);
+    let used: BTreeSet<egg::Id> = term
+        .iter()
+        .zip(&ids)
+        .filter(|(_, class)| !egraph[**class].data.constant)
+        .flat_map(|(node, _)| egg::Language::children(node))
+        .filter(|c| constant(c))
+        .filter_map(|c| ids.get(usize::from(*c)).copied())
+        .collect();
+    let bytes = |f: &Fact| nominal.elements(f) * f.dtype.bits() as f64 / 8.0;
+    used.iter().filter_map(|c| egraph[*c].data.fact.as_ref()).map(bytes).sum()
 }
 
 /// The price of a constant term, per byte: small against anything that runs, so that fewer bytes win only between equals.

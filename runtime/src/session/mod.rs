@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    DType,
     OpError, Real, Symbol, Tensor, TensorError,
     dim::DimError,
     kernels::Isa,
@@ -208,7 +209,7 @@ impl Session {
                 (None, Some(c)) => c.to_tensor().map_err(|source| RunError::Constant { slot: port.slot, source })?,
                 (None, None) => return Err(RunError::MissingInput { name: port.name.clone() }),
             };
-            check_port(port, &tensor, &mut symbols)?;
+            check_port(port, &tensor, self.options.real, &mut symbols)?;
             given.push(tensor.to_real(self.options.real));
         }
         Ok(given)
@@ -300,14 +301,15 @@ impl Session {
 }
 
 /// Checks a tensor against what `port` declares and learns the values of its symbols.
-fn check_port(port: &Port, tensor: &Tensor, symbols: &mut BTreeMap<Symbol, i64>) -> Result<(), RunError> {
+fn check_port(port: &Port, tensor: &Tensor, real: Real, symbols: &mut BTreeMap<Symbol, i64>) -> Result<(), RunError> {
     let Some(shape) = &port.shape else { return Ok(()) };
     let mismatch = || RunError::InputMismatch {
         name: port.name.clone(),
         given: format!("{}{:?}", tensor.dtype(), tensor.shape()),
         declared: format!("{}{}", port.dtype, crate::fact::Shape(shape)),
     };
-    if tensor.dtype() != port.dtype || tensor.rank() != shape.len() {
+    let stands_in = real == Real::F64 && port.dtype.is_float() && tensor.dtype() == DType::F64;
+    if (tensor.dtype() != port.dtype && !stands_in) || tensor.rank() != shape.len() {
         return Err(mismatch());
     }
     for (declared, &size) in shape.iter().zip(tensor.shape()) {
