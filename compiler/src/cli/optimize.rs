@@ -166,7 +166,8 @@ pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
             }),
         );
     }
-    let where_to = if args.dry_run { "nothing is written (--dry-run)".into() } else { format!("written to {}", output.display()) };
+    let where_to =
+        if args.dry_run { "nothing is written (--dry-run)".into() } else { format!("written to {}", output.display()) };
     print(&visible(&format!("{}{}\n", summary.text(verified.as_ref()), where_to)))
 }
 
@@ -335,7 +336,11 @@ impl Summary {
         match verified {
             Some(v) if v.not_run.is_none() => {
                 let worst = v.outputs.iter().filter_map(|d| d.max_abs).fold(0.0, f64::max);
-                out += &format!("\nverified: {} regions in f64, {} outputs in f32 (largest difference {worst:.1e})\n", v.regions.len(), v.outputs.len());
+                out += &format!(
+                    "\nverified: {} regions in f64, {} outputs in f32 (largest difference {worst:.1e})\n",
+                    v.regions.len(),
+                    v.outputs.len()
+                );
             }
             Some(v) => out += &format!("\nverified: {} regions in f64; the whole was not run\n", v.regions.len()),
             None => out += "\nnot verified\n",

@@ -219,10 +219,15 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     let terms_of_outputs = |e: &Engine| -> Vec<TermId> { e.graph.outputs().iter().map(|o| e.term(o.value)).collect() };
     let outputs_before = terms_of_outputs(&engine);
     let original_values = terms_of_values(&engine);
-    let constants: f64 = engine.graph.nodes().iter().map(|id| match &engine.graph.node(*id).kind {
-        crate::ir::Kind::Constant(c) => c.bytes().len() as f64,
-        _ => 0.0,
-    }).sum();
+    let constants: f64 = engine
+        .graph
+        .nodes()
+        .iter()
+        .map(|id| match &engine.graph.node(*id).kind {
+            crate::ir::Kind::Constant(c) => c.bytes().len() as f64,
+            _ => 0.0,
+        })
+        .sum();
     let mut budget = options.max_growth * constants + SMALL_GROWTH;
     let mut made = 0;
     let mut reports = Vec::new();
@@ -237,7 +242,8 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
                 break;
             }
             let number = reports.len();
-            let Some(report) = explore(&mut engine, &region, number, &exploring, options, &mut budget, &mut ill_typed)? else {
+            let Some(report) = explore(&mut engine, &region, number, &exploring, options, &mut budget, &mut ill_typed)?
+            else {
                 continue;
             };
             made += usize::from(report.changed);
@@ -268,7 +274,10 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
 }
 
 fn terms_of_values(engine: &Engine) -> BTreeMap<Value, TermId> {
-    let outputs = |id| (0..engine.graph.node(id).outputs()).map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) });
+    let outputs = |id| {
+        (0..engine.graph.node(id).outputs())
+            .map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) })
+    };
     engine.graph.nodes().into_iter().flat_map(outputs).map(|v| (v, engine.term(v))).collect()
 }
 

@@ -174,10 +174,16 @@ fn check_region(
     };
     let mut before_at: BTreeMap<TermId, Tensor> = captured.clone();
     let leaves: BTreeMap<TermId, Tensor> = {
-        let missing: Vec<TermId> =
-            region.leaves.iter().copied().filter(|t| !captured.contains_key(t) && !rewritten.terms.get(*t).constant).collect();
+        let missing: Vec<TermId> = region
+            .leaves
+            .iter()
+            .copied()
+            .filter(|t| !captured.contains_key(t) && !rewritten.terms.get(*t).constant)
+            .collect();
         match evaluate(&rewritten.terms, &missing, captured, threads) {
-            Some(Ok(values)) => missing.into_iter().zip(values).chain(captured.iter().map(|(k, v)| (*k, v.clone()))).collect(),
+            Some(Ok(values)) => {
+                missing.into_iter().zip(values).chain(captured.iter().map(|(k, v)| (*k, v.clone()))).collect()
+            }
             _ => return Ok(None),
         }
     };
@@ -260,7 +266,8 @@ fn check_outputs(
     threads: usize,
 ) -> Result<Vec<Difference>, VerifyError> {
     let run = |graph: &Graph| -> Result<Vec<Tensor>, VerifyError> {
-        let session = Session::new(Arc::new(lower(graph)?), options(threads, Real::Native)).map_err(VerifyError::Fails)?;
+        let session =
+            Session::new(Arc::new(lower(graph)?), options(threads, Real::Native)).map_err(VerifyError::Fails)?;
         session.run(inputs).map_err(VerifyError::Fails)
     };
     let (before, after) = (run(original)?, run(rewritten)?);

@@ -7,8 +7,7 @@ use std::{
 };
 
 use crate::{
-    DType,
-    OpError, Real, Symbol, Tensor, TensorError,
+    DType, OpError, Real, Symbol, Tensor, TensorError,
     dim::DimError,
     kernels::Isa,
     ops::RunCx,
