@@ -36,7 +36,7 @@ attribute_enum! {
         HalfPixel = "half_pixel",
         /// The same, centred: `I/2 * (1 - floor(O)/O) + (x + 0.5) / s - 0.5`
         HalfPixelSymmetric = "half_pixel_symmetric",
-        /// The same as half_pixel, but 0 if O is 1.
+        /// The same as half_pixel, but 0 if there is one output.
         PytorchHalfPixel = "pytorch_half_pixel",
         /// `x * (I - 1) / (O - 1)`, 0 if O is 1.
         AlignCorners = "align_corners",

@@ -46,7 +46,7 @@ impl AxisScale {
             CoordinateMode::HalfPixelSymmetric => {
                 self.input as f64 / 2.0 * (1.0 - self.output as f64 / width) + half_pixel()
             }
-            CoordinateMode::PytorchHalfPixel if width <= 1.0 => 0.0,
+            CoordinateMode::PytorchHalfPixel if self.output <= 1 => 0.0,
             CoordinateMode::PytorchHalfPixel => half_pixel(),
             CoordinateMode::AlignCorners if width <= 1.0 => 0.0,
             CoordinateMode::AlignCorners => x * last / (width - 1.0),

@@ -62,6 +62,13 @@ fn crop_and_extrapolation() {
 }
 
 #[test]
+fn a_single_output_of_pytorch_half_pixel_is_the_first_element() {
+    let x = Tensor::new([3], vec![1.0f32, 5.0, 9.0]).unwrap();
+    let y = scaled_by(&op(ResizeMode::Cubic, CoordinateMode::PytorchHalfPixel), &x, &[0.5]);
+    assert_eq!(y.as_slice::<f32>().unwrap(), [1.0]);
+}
+
+#[test]
 fn nearest_of_any_type_is_an_index_map() {
     let x = Tensor::new([2, 1, 2, 3], (0..12).map(|i: i32| i.to_string()).collect::<Vec<_>>()).unwrap();
     let scales = vector(&[1.0, 1.0, 2.0, 1.5]);
