@@ -1,1 +1,3 @@
 //! Test support of convc.
+
+pub mod mutate;

@@ -60,7 +60,7 @@ impl Problem {
             op_type: String::new(),
             domain: String::new(),
             opset: None,
-            problem: problem.into(),
+            problem: visible(problem.into()),
             help: help.into(),
         }
     }
@@ -142,6 +142,25 @@ pub(super) fn shown(name: &str) -> String {
 /// As [`shown`], without the quotes.
 pub(super) fn plain(name: &str) -> String {
     cut(name).escape_debug().to_string()
+}
+
+/// A text with what must not reach a terminal as it is escaped: control characters, and marks that change the direction.
+pub(super) fn visible(text: String) -> String {
+    let hidden = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(hidden) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) {
+            safe.extend(c.escape_unicode());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 fn cut(name: &str) -> std::borrow::Cow<'_, str> {

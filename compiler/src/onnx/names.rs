@@ -1,8 +1,13 @@
-//! Names in nested graphs: which ones refer to values outside.
+//! Names: of domains, and in nested graphs, where some refer to values outside.
 
 use std::collections::HashSet;
 
 use onnx_protobuf::{GraphProto, NodeProto};
+
+/// The operator domain of a file as convc spells it.
+pub(super) fn domain_of(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
 
 /// The nested graphs of a node, in the order of its attributes.
 pub(super) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ir::{Branch, Graph, Kind, NodeId, Origin, Value},
-    onnx::{attribute_proto, tensor::tensor_proto},
+    onnx::{attribute_proto, names::domain_of, tensor::tensor_proto},
     ops::{self, NodeWriter, Operand},
 };
 
@@ -296,7 +296,7 @@ impl Writer<'_> {
             while n.input.last().is_some_and(String::is_empty) {
                 n.input.pop();
             }
-            self.domains.insert(n.domain.clone());
+            self.domains.insert(domain_of(&n.domain).to_owned());
             // The name goes to the last node, which computes the result.
             n.name = match (name, self.options.origins) {
                 ("", false) => String::new(),

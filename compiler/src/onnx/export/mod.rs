@@ -19,7 +19,11 @@ use protobuf::MessageField;
 
 pub use save::{Exported, Pieces, save};
 
-use super::{Model, dtype_to_onnx, names::subgraphs, tensor::tensor_header};
+use super::{
+    Model, dtype_to_onnx,
+    names::{domain_of, subgraphs},
+    tensor::tensor_header,
+};
 use crate::{ir::Origin, ops};
 
 /// How to write a model.
@@ -207,8 +211,7 @@ impl<'m> Writer<'m> {
                 stack.extend(&f.node);
             }
         }
-        let alias = |d: &str| if d == "ai.onnx" { String::new() } else { d.to_owned() };
-        self.domains.extend(found.iter().map(|n| alias(&n.domain)));
+        self.domains.extend(found.iter().map(|n| domain_of(&n.domain).to_owned()));
         wanted.into_iter().filter_map(|i| all.get(i).cloned()).collect()
     }
 }

@@ -234,9 +234,6 @@ impl<'a> Importer<'a> {
                 }
                 _ => {}
             }
-            if graph.fact(*value).is_none() && fact.is_some() {
-                graph.set_fact(*value, fact.clone());
-            }
             graph.add_output(info.name.clone(), *value, fact);
         }
         Ok(())

@@ -20,8 +20,9 @@ use onnx_protobuf::{AttributeProto, FunctionProto, ModelProto, ValueInfoProto};
 
 use super::{
     Limits, Model, OnnxError, Problem, Severity,
-    error::{plain, shown},
+    error::{plain, shown, visible},
     external::Folder,
+    names::domain_of,
     tensor::Source,
     wire,
 };
@@ -107,11 +108,6 @@ pub fn check_bytes(bytes: Blob, base: Option<&Path>, limits: &Limits) -> Vec<Pro
 
 fn map(path: &Path) -> Result<Blob, OnnxError> {
     convc_runtime::sys::map_file(path).map_err(|source| OnnxError::Io { path: path.into(), source })
-}
-
-/// The operator domain of a file as convc spells it.
-fn domain_of(domain: &str) -> &str {
-    if domain == "ai.onnx" { "" } else { domain }
 }
 
 fn read(bytes: Blob, base: Option<&Path>, limits: &Limits, lenient: bool) -> Result<(Model, Vec<Problem>), OnnxError> {
@@ -233,7 +229,8 @@ impl<'a> Importer<'a> {
             graph_metadata: proto.graph.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
             ..Model::default()
         };
-        let value_info = proto.graph.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
+        let stated = proto.graph.value_info.iter().chain(&proto.graph.output);
+        let value_info = stated.map(|v| (v.name.as_str(), v)).collect();
         let env = Env { opsets, attributes: None, prefix: String::new(), calls: Vec::new(), depth: 0, value_info };
         self.main_graph(&mut model, &proto.graph, &env)?;
         Ok(model)

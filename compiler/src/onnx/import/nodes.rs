@@ -8,7 +8,7 @@ use onnx_protobuf::{AttributeProto, GraphProto, Message, NodeProto, attribute_pr
 use super::{
     Env, Importer, Names, OnnxError, Problem, Severity, domain_of,
     interface::{Declared, declared},
-    label, plain, shown,
+    label, plain, shown, visible,
 };
 use crate::{
     ir::{Graph, Kind, Opaque, Origin, Value},
@@ -37,7 +37,7 @@ impl Site<'_> {
             op_type: plain(&self.node.op_type),
             domain: plain(self.domain),
             opset: self.opset,
-            problem: problem.into(),
+            problem: visible(problem.into()),
             help: help.into(),
         }
     }
