@@ -26,7 +26,7 @@ pub fn mutate_bytes(b: &mut Vec<u8>, r: &mut Random) {
             1 => b.len() - 1 - r.below(near),
             _ => r.below(b.len()),
         };
-        let [byte, ..] = r.next().to_le_bytes();
+        let [byte, ..] = r.number().to_le_bytes();
         match r.below(14) {
             0 => b[at] = byte,
             1 => b[at] ^= 1 << (byte % 8),

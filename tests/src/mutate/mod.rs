@@ -17,12 +17,12 @@ impl Random {
     #[must_use]
     pub fn new(seed: u64, case: u64) -> Random {
         let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ case);
-        r.next();
+        r.number();
         r
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,7 +33,7 @@ impl Random {
     /// A number below `n`, which is 0 if `n` is.
     pub fn below(&mut self, n: usize) -> usize {
         let n = u64::try_from(n).unwrap_or(u64::MAX);
-        if n == 0 { 0 } else { usize::try_from(self.next() % n).unwrap_or(0) }
+        if n == 0 { 0 } else { usize::try_from(self.number() % n).unwrap_or(0) }
     }
 
     /// True once in `n` times.
@@ -70,7 +70,11 @@ impl Random {
             i64::MIN + 1,
             i64::MAX - 1,
         ];
-        if self.one_in(3) { i64::from_ne_bytes(self.next().to_ne_bytes()) % 17 } else { *self.pick(ODD).unwrap_or(&0) }
+        if self.one_in(3) {
+            i64::from_ne_bytes(self.number().to_ne_bytes()) % 17
+        } else {
+            *self.pick(ODD).unwrap_or(&0)
+        }
     }
 }
 
