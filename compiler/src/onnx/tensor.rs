@@ -267,3 +267,114 @@ pub fn read_tensor_file(path: &Path) -> Result<Constant, OnnxError> {
     let mut source = Source::new(file, payloads, Folder::none(), &limits);
     source.constant(&t).map_err(|e| e.at(format!("tensor {}", shown(&t.name))))
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::Data;
+    use onnx_protobuf::Message;
+    use protobuf::MessageField;
+
+    use super::*;
+
+    fn read(t: &TensorProto, limits: &Limits) -> Result<Constant, String> {
+        let file = Blob::from(t.write_to_bytes().unwrap());
+        let (t, payloads) = wire::parse_tensor(file.as_bytes(), &limits.wire()).unwrap();
+        Source::new(file, payloads, Folder::none(), limits).constant(&t).map_err(text)
+    }
+
+    fn text(fault: TensorFault) -> String {
+        fault.at("t").to_string()
+    }
+
+    fn proto(dtype: DType, dims: &[i64]) -> TensorProto {
+        TensorProto { data_type: dtype_to_onnx(dtype), dims: dims.to_vec(), ..Default::default() }
+    }
+
+    #[test]
+    fn every_encoding_gives_the_same_bytes() {
+        for &dtype in DType::ALL.iter().filter(|d| **d != DType::Str) {
+            let bits = if dtype == DType::C128 { 64 } else { dtype.bits() };
+            let bytes: Vec<u8> = if dtype == DType::Bool { vec![1, 0, 1, 1] } else { (1..=4).collect() };
+            let bytes = bytes.repeat(dtype.bits().div_ceil(2)).into_iter().take(dtype.bits() / 2).collect::<Vec<u8>>();
+            let raw = TensorProto { raw_data: bytes.clone(), ..proto(dtype, &[2, 2]) };
+            let expected = read(&raw, &Limits::default()).unwrap();
+            assert_eq!(expected.bytes().as_bytes(), bytes, "{dtype}");
+            let mut typed = proto(dtype, &[4]);
+            let chunk = |n: usize| bytes.chunks_exact(n);
+            let eight = |b: &[u8]| <[u8; 8]>::try_from(b).unwrap();
+            let four = |b: &[u8]| <[u8; 4]>::try_from(b).unwrap();
+            match dtype {
+                DType::F32 | DType::C64 => typed.float_data = chunk(4).map(|b| f32::from_le_bytes(four(b))).collect(),
+                DType::F64 | DType::C128 => {
+                    typed.double_data = chunk(8).map(|b| f64::from_le_bytes(eight(b))).collect()
+                }
+                DType::I64 => typed.int64_data = chunk(8).map(|b| i64::from_le_bytes(eight(b))).collect(),
+                DType::U64 => typed.uint64_data = chunk(8).map(|b| u64::from_le_bytes(eight(b))).collect(),
+                DType::U32 => typed.uint64_data = chunk(4).map(|b| u32::from_le_bytes(four(b)).into()).collect(),
+                DType::I32 => typed.int32_data = chunk(4).map(|b| i32::from_le_bytes(four(b))).collect(),
+                _ if bits == 16 => {
+                    typed.int32_data = chunk(2).map(|b| i32::from(b[0]) | i32::from(b[1]) << 8).collect();
+                }
+                _ => typed.int32_data = bytes.iter().map(|&b| b.into()).collect(),
+            }
+            let got = read(&typed, &Limits::default()).unwrap();
+            assert_eq!((got.dtype(), got.bytes().as_bytes()), (dtype, bytes.as_slice()));
+            assert_eq!(read(&tensor_proto("", &got), &Limits::default()).unwrap(), got);
+        }
+        let strings = TensorProto { string_data: vec![b"a".to_vec(), b"b".to_vec()], ..proto(DType::Str, &[2]) };
+        assert_eq!(read(&strings, &Limits::default()).unwrap().as_strings(), ["a", "b"]);
+    }
+
+    #[test]
+    fn large_data_stays_in_the_file() {
+        let t = TensorProto { raw_data: vec![5; 4000], ..proto(DType::F32, &[1000]) };
+        let limits = Limits { copied_bytes: 0, ..Limits::default() };
+        assert_eq!(read(&t, &limits).unwrap().bytes().len(), 4000);
+        let small = TensorProto { raw_data: vec![5; 4], ..proto(DType::F32, &[1]) };
+        assert!(read(&small, &limits).unwrap_err().contains("needs 4 bytes copied, the limit is 0"));
+    }
+
+    #[test]
+    fn tensors_that_lie_are_refused() {
+        let raw = |n| vec![0; n];
+        let few = Limits { elements: 10, ..Limits::default() };
+        let two_fields = TensorProto { raw_data: raw(4), float_data: vec![1.], ..proto(DType::F32, &[1]) };
+        let mut segment = TensorProto { raw_data: raw(4), ..proto(DType::F32, &[1]) };
+        segment.segment.mut_or_insert_default().end = 1;
+        for (t, why) in [
+            (TensorProto { raw_data: raw(8), ..proto(DType::F32, &[1]) }, "4 bytes, and holds 8"),
+            (TensorProto { raw_data: raw(4), ..proto(DType::F32, &[-1]) }, "negative size"),
+            (proto(DType::F32, &[i64::MAX, 4]), "more elements than can be counted"),
+            (proto(DType::F32, &[11]), "needs 11 elements, the limit is 10"),
+            (proto(DType::F32, &[2]), "0 numbers in float_data"),
+            (proto(DType::Str, &[2]), "declares 2 strings"),
+            (TensorProto { data_type: 99, ..Default::default() }, "element type 99"),
+            (TensorProto { int32_data: vec![300], ..proto(DType::U8, &[1]) }, "300 in int32_data, out of range of u8"),
+            (two_fields, "more than one field"),
+            (segment, "segments"),
+        ] {
+            let problem = read(&t, &few).unwrap_err();
+            assert!(problem.contains(why), "{problem}");
+        }
+    }
+
+    #[test]
+    fn sparse_tensors_become_dense() {
+        let limits = Limits::default();
+        let mut source = Source::new(Blob::from(Vec::new()), Vec::new(), Folder::none(), &limits);
+        let mut sparse = |shape: &[i64], indices: Vec<i64>, dims: &[i64]| {
+            let values = TensorProto { float_data: vec![1., 2.], ..proto(DType::F32, &[2]) };
+            let indices = TensorProto { int64_data: indices, ..proto(DType::I64, shape) };
+            let (values, indices) = (MessageField::some(values), MessageField::some(indices));
+            let t = SparseTensorProto { values, indices, dims: dims.to_vec(), ..Default::default() };
+            source.dense(&t).map(|c| c.to_tensor().unwrap().into_data()).map_err(text)
+        };
+        let dense = Ok(Data::F32(std::sync::Arc::new(vec![0., 1., 0., 0., 0., 2.])));
+        assert_eq!(sparse(&[2], vec![1, 5], &[2, 3]), dense);
+        assert_eq!(sparse(&[2, 2], vec![0, 1, 1, 2], &[2, 3]), dense);
+        assert!(sparse(&[2, 2], vec![0, 1, 2, 0], &[2, 3]).unwrap_err().contains("index [2, 0] outside [2, 3]"));
+        assert!(sparse(&[2], vec![0, -1], &[2, 3]).unwrap_err().contains("outside"));
+        assert!(sparse(&[3], vec![0, 1, 2], &[2, 3]).unwrap_err().contains("2 values and indices of shape [3]"));
+        assert!(sparse(&[2], vec![0, 1], &[1 << 40, 1 << 40]).unwrap_err().contains("more elements"));
+    }
+}

@@ -151,7 +151,8 @@ fn write_simple(op: &Resize, node: &mut NodeWriter<'_>) -> Result<(), ExportErro
     let floats = |scales: &[f32]| AttrValue::Floats(scales.to_vec());
     let mut attrs = vec![("mode", AttrValue::Str(op.mode.text().to_owned()))];
     let op_type = if node.opset() < 10 { "Upsample" } else { "Resize" };
-    if node.opset() < 10 && known.as_ref().is_none_or(|s| s.iter().any(|&s| s < 1.0)) {
+    // Scales that only the data decides come from an Upsample, which promises that none is below 1.
+    if node.opset() < 10 && known.as_ref().map_or(node.opset() < 9, |s| s.iter().any(|&s| s < 1.0)) {
         return Err(node.refuse("Upsample needs known scales of at least 1"));
     }
     let mut inputs = vec![x];

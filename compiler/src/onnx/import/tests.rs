@@ -3,6 +3,7 @@ use onnx_protobuf::{
     AttributeProto, FunctionProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     attribute_proto::AttributeType,
 };
+use protobuf::MessageField;
 
 use super::*;
 use crate::{
@@ -117,4 +118,50 @@ fn initializers_become_constants_or_defaults() {
     assert!(refusal(&m).contains("initializer \"w\": holds 2 numbers in float_data"));
     m.graph.mut_or_insert_default().initializer[0].dims = vec![1 << 40, 1 << 40];
     assert!(refusal(&m).contains("more elements than can be counted"));
+}
+
+#[test]
+fn constant_nodes_of_every_form_are_constants() {
+    use convc_runtime::Tensor;
+    let attribute = |name: &str, kind: AttributeType, fill: &dyn Fn(&mut AttributeProto)| {
+        let mut a = AttributeProto { name: name.into(), ..Default::default() };
+        a.type_ = kind.into();
+        fill(&mut a);
+        a
+    };
+    let t = TensorProto { data_type: 1, dims: vec![1], float_data: vec![3.0], ..Default::default() };
+    let cases = [
+        (attribute("value", AttributeType::TENSOR, &|a| a.t = Some(t.clone()).into()), Tensor::vector(vec![3.0_f32])),
+        (attribute("value_float", AttributeType::FLOAT, &|a| a.f = 2.0), Tensor::scalar(2.0_f32)),
+        (attribute("value_floats", AttributeType::FLOATS, &|a| a.floats = vec![2.0]), Tensor::vector(vec![2.0_f32])),
+        (attribute("value_int", AttributeType::INT, &|a| a.i = 4), Tensor::scalar(4_i64)),
+        (attribute("value_ints", AttributeType::INTS, &|a| a.ints = vec![4, 5]), Tensor::vector(vec![4_i64, 5])),
+        (attribute("value_string", AttributeType::STRING, &|a| a.s = b"s".to_vec()), Tensor::scalar("s".to_owned())),
+        (
+            attribute("value_strings", AttributeType::STRINGS, &|a| a.strings = vec![b"s".to_vec()]),
+            Tensor::vector(vec!["s".to_owned()]),
+        ),
+    ];
+    for (a, expected) in cases {
+        let mut n = node("Constant", &[], &["k"]);
+        n.attribute.push(a);
+        let mut m = model(vec![n, node("Relu", &["x"], &["y"])]);
+        m.graph.mut_or_insert_default().output.push(ValueInfoProto { name: "k".into(), ..Default::default() });
+        let m = read(&m).unwrap();
+        let k = m.graph.constant(m.graph.outputs()[1].value).unwrap();
+        assert_eq!(k.to_tensor().unwrap(), expected);
+    }
+    let mut n = node("Constant", &[], &["y"]);
+    n.attribute.push(attribute("value_int", AttributeType::FLOAT, &|_| {}));
+    assert!(refusal(&model(vec![n])).contains("attribute value_int of kind"));
+}
+
+#[test]
+fn an_input_without_a_shape_makes_its_users_carried() {
+    let mut m = model(vec![node("Relu", &["x"], &["y"])]);
+    m.graph.mut_or_insert_default().input[0].type_.mut_or_insert_default().mut_tensor_type().shape =
+        MessageField::none();
+    let m = read(&m).unwrap();
+    assert!(m.notes.iter().any(|p| p.problem.contains("declares no shape")));
+    verify(&m.graph).unwrap();
 }
