@@ -14,7 +14,7 @@ mod types;
 mod wire;
 
 pub use error::{OnnxError, Problem, Severity};
-pub use export::{ExportOptions, Exported, ORIGINS_KEY, Pieces, WriteError, export, save};
+pub use export::{ExportOptions, Exported, ORIGINS_KEY, Pieces, Saved, WriteError, Written, export, save};
 pub use import::{NEWEST_OPSET, OLDEST_OPSET, check, check_bytes, import, import_bytes};
 pub use limits::Limits;
 pub use model::Model;

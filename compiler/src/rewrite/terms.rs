@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use convc_runtime::{AttrValue, Constant, Dim, Fact, Op, ops::InferCx};
+use convc_runtime::{AttrValue, Constant, DType, Dim, Fact, Op, ops::InferCx};
 use sha2::{Digest, Sha256};
 
 use super::view::{App, Class, Expr, View};
@@ -106,7 +106,13 @@ pub fn constant_key(c: &Constant) -> String {
         hash.update(s.as_bytes());
     }
     let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    format!("{}{:?}:{hex}", c.dtype(), c.shape())
+    key_of(c.dtype(), c.shape(), &hex)
+}
+
+/// The [`constant_key`] of a constant of this type and shape whose bytes have this SHA-256.
+#[must_use]
+pub fn key_of(dtype: DType, shape: &[usize], sha256: &str) -> String {
+    format!("{dtype}{shape:?}:{sha256}")
 }
 
 impl Terms {
@@ -186,6 +192,35 @@ impl Terms {
         })
     }
 
+    /// The term of a constant whose elements are not at hand, by its [`constant_key`].
+    pub fn constant_by_key(&mut self, key: &str, fact: Fact) -> TermId {
+        self.insert(Key::Constant(key.to_owned()), || Term {
+            head: Head::Value(key.into()),
+            operands: Vec::new(),
+            fact: Some(fact),
+            constant: true,
+            origins: BTreeSet::new(),
+        })
+    }
+
+    /// The constant with this [`constant_key`].
+    #[must_use]
+    pub fn find_constant(&self, key: &str) -> Option<TermId> {
+        self.index.get(&Key::Constant(key.to_owned())).copied()
+    }
+
+    /// The value of this name that is not looked into.
+    #[must_use]
+    pub fn find_value(&self, name: &str) -> Option<TermId> {
+        self.index.get(&Key::Value(name.into())).copied()
+    }
+
+    /// The term of an operator on terms, if it is in the table.
+    #[must_use]
+    pub fn find_apply(&self, op: &Op, operands: Vec<Option<TermId>>) -> Option<TermId> {
+        self.index.get(&Key::Op(op_key(op), operands)).copied()
+    }
+
     /// The term of an operator on terms; its fact follows from theirs, or is `fact` where it does not.
     pub fn apply(&mut self, op: &Op, operands: Vec<Option<TermId>>, fact: Option<&Fact>) -> TermId {
         let key = Key::Op(op_key(op), operands.clone());
@@ -246,7 +281,7 @@ impl Terms {
                         Some(e) => self.find(e).map(Some),
                     })
                     .collect::<Option<Vec<_>>>()?;
-                self.index.get(&Key::Op(op_key(op), operands)).copied()
+                self.find_apply(op, operands)
             }
         }
     }

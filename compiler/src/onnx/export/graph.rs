@@ -26,6 +26,7 @@ struct Scope {
     nodes: Vec<NodeProto>,
     constants: Vec<(String, Constant)>,
     types: Vec<ValueInfoProto>,
+    written: Vec<(String, NodeId)>,
     main: bool,
 }
 
@@ -79,6 +80,7 @@ impl Writer<'_> {
         proto.value_info = scope.types;
         proto.node = scope.nodes;
         self.constants = scope.constants;
+        self.written = super::Written { nodes: scope.written, values: scope.names };
         Ok(proto)
     }
 
@@ -148,7 +150,7 @@ impl Writer<'_> {
             let node =
                 NodeProto { op_type: "Identity".into(), input: vec![from], output: vec![name], ..Default::default() };
             let origins = graph.node(v.node).origins.clone();
-            self.finish(scope, "", vec![node], &origins);
+            self.finish(scope, v.node, "", vec![node], &origins);
         }
         Ok(outputs)
     }
@@ -183,7 +185,7 @@ impl Writer<'_> {
                         attribute: vec![value],
                         ..Default::default()
                     };
-                    self.finish(scope, &node.name, vec![n], &node.origins);
+                    self.finish(scope, id, &node.name, vec![n], &node.origins);
                 }
             }
             Kind::Op(op) => self.op(graph, id, op, &inputs, outputs, scope, used)?,
@@ -197,7 +199,7 @@ impl Writer<'_> {
                     a.g = MessageField::some(self.branch(branch, name, captured)?);
                     n.attribute.push(a);
                 }
-                self.finish(scope, &node.name, vec![n], &node.origins);
+                self.finish(scope, id, &node.name, vec![n], &node.origins);
             }
             Kind::Opaque(o) => {
                 let n = carried(o, &inputs, &outputs, outer, &mut self.names)?;
@@ -206,7 +208,7 @@ impl Writer<'_> {
                         scope.types.push(value_info(name, fact));
                     }
                 }
-                self.finish(scope, &node.name, vec![n], &node.origins);
+                self.finish(scope, id, &node.name, vec![n], &node.origins);
             }
         }
         Ok(())
@@ -257,11 +259,11 @@ impl Writer<'_> {
                         attribute: vec![value],
                         ..Default::default()
                     };
-                    self.finish(scope, "", vec![n], &node.origins);
+                    self.finish(scope, id, "", vec![n], &node.origins);
                 }
             }
         }
-        self.finish(scope, &node.name, nodes, &node.origins);
+        self.finish(scope, id, &node.name, nodes, &node.origins);
         Ok(())
     }
 
@@ -287,7 +289,7 @@ impl Writer<'_> {
     }
 
     /// Names the nodes that stand for one node of the graph and puts them into the file.
-    fn finish(&mut self, scope: &mut Scope, name: &str, nodes: Vec<NodeProto>, origins: &[Origin]) {
+    fn finish(&mut self, scope: &mut Scope, id: NodeId, name: &str, nodes: Vec<NodeProto>, origins: &[Origin]) {
         let last = nodes.len().saturating_sub(1);
         for (i, mut n) in nodes.into_iter().enumerate() {
             while n.output.len() > 1 && n.output.last().is_some_and(String::is_empty) {
@@ -313,6 +315,7 @@ impl Writer<'_> {
                     self.origins.insert(n.name.clone(), origins.to_vec());
                 }
             }
+            scope.written.push((n.name.clone(), id));
             scope.nodes.push(n);
         }
     }
@@ -320,6 +323,6 @@ impl Writer<'_> {
 
 impl Scope {
     fn new(main: bool) -> Scope {
-        Scope { names: BTreeMap::new(), nodes: Vec::new(), constants: Vec::new(), types: Vec::new(), main }
+        Scope { names: BTreeMap::new(), nodes: Vec::new(), constants: Vec::new(), types: Vec::new(), written: Vec::new(), main }
     }
 }

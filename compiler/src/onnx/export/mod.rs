@@ -17,14 +17,17 @@ use onnx_protobuf::{
 };
 use protobuf::MessageField;
 
-pub use save::{Exported, Pieces, save};
+pub use save::{Exported, Pieces, Saved, save};
 
 use super::{
     Model, dtype_to_onnx,
     names::{domain_of, subgraphs},
     tensor::tensor_header,
 };
-use crate::{ir::Origin, ops};
+use crate::{
+    ir::{NodeId, Origin, Value},
+    ops,
+};
 
 /// How to write a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,16 +95,26 @@ pub enum WriteError {
 /// # Errors
 /// If an operator cannot be written at the model's opset, or the file would be too large.
 pub fn export(model: &Model, options: &ExportOptions) -> Result<Exported, WriteError> {
-    let (proto, constants) = Writer::new(model, options).write()?;
+    let (proto, constants, written) = Writer::new(model, options).write()?;
     let inline = pieces(&proto, &constants, None)?;
     if !options.external_data && inline.0.len() <= options.largest_file {
-        return Ok(Exported { model: inline.0, external: None });
+        return Ok(Exported { model: inline.0, external: None, written });
     }
     let (file, external) = pieces(&proto, &constants, Some(&options.external_name))?;
     if file.len() > options.largest_file {
         return Err(WriteError::TooLarge { bytes: file.len() });
     }
-    Ok(Exported { model: file, external: Some((options.external_name.clone(), external)) })
+    Ok(Exported { model: file, external: Some((options.external_name.clone(), external)), written })
+}
+
+/// What a file calls the nodes and values of the main graph.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Written {
+    /// The names of the nodes in the file's order, and the node each stands for; several where one operator is spelled by
+    /// several.
+    pub nodes: Vec<(String, NodeId)>,
+    /// The names of the values.
+    pub values: BTreeMap<Value, String>,
 }
 
 /// What writes one model.
@@ -114,6 +127,7 @@ struct Writer<'m> {
     origins: BTreeMap<String, Vec<Origin>>,
     /// Initializers of the main graph.
     constants: Vec<(String, Constant)>,
+    written: Written,
 }
 
 /// Names in use, and new ones.
@@ -150,11 +164,12 @@ impl<'m> Writer<'m> {
             domains: BTreeSet::new(),
             origins: BTreeMap::new(),
             constants: Vec::new(),
+            written: Written::default(),
         }
     }
 
-    /// The model without the initializers of its main graph, and these.
-    fn write(mut self) -> Result<(ModelProto, Vec<(String, Constant)>), WriteError> {
+    /// The model without the initializers of its main graph, these, and the names.
+    fn write(mut self) -> Result<(ModelProto, Vec<(String, Constant)>, Written), WriteError> {
         let m = self.model;
         let graph = self.main_graph()?;
         let functions = self.functions(&graph);
@@ -180,7 +195,7 @@ impl<'m> Writer<'m> {
             functions,
             ..ModelProto::default()
         };
-        Ok((proto, self.constants))
+        Ok((proto, self.constants, self.written))
     }
 
     /// The operator sets that the file uses, in the order of their domains; the default one always.

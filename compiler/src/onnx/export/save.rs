@@ -8,7 +8,7 @@ use std::{
 use convc_runtime::Blob;
 use sha2::{Digest, Sha256};
 
-use super::{ExportOptions, WriteError, export};
+use super::{ExportOptions, WriteError, Written, export};
 use crate::onnx::Model;
 
 /// The content of a file as a list of byte ranges, most of which belong to somebody else.
@@ -105,15 +105,25 @@ pub struct Exported {
     pub model: Pieces,
     /// The file of its weights: the name that the model refers to, and the bytes.
     pub external: Option<(String, Pieces)>,
+    /// What the file calls the nodes and values of the graph.
+    pub written: Written,
+}
+
+/// What [`save`] did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// The files written.
+    pub files: Vec<PathBuf>,
+    /// What the model's file calls the nodes and values of the graph.
+    pub written: Written,
 }
 
 /// Writes `model` to `path`: to a temporary file that is renamed when it is complete. Weights that do not go into it lie
 /// beside it in `path.data`; if a file of that name and of other content exists, their hash becomes part of the name.
-/// Returns the files written.
 ///
 /// # Errors
 /// Those of [`export`], and of the operating system.
-pub fn save(model: &Model, path: &Path, options: &ExportOptions) -> Result<Vec<PathBuf>, WriteError> {
+pub fn save(model: &Model, path: &Path, options: &ExportOptions) -> Result<Saved, WriteError> {
     let failed = |path: &Path, source: io::Error| WriteError::Io { path: path.into(), source };
     let invalid = || failed(path, io::Error::new(io::ErrorKind::InvalidInput, "not a file name"));
     let file_name = path.file_name().and_then(|n| n.to_str()).ok_or_else(invalid)?;
@@ -138,7 +148,7 @@ pub fn save(model: &Model, path: &Path, options: &ExportOptions) -> Result<Vec<P
     }
     write(&exported.model, path, true).map_err(|e| failed(path, e))?;
     written.push(path.to_owned());
-    Ok(written)
+    Ok(Saved { files: written, written: exported.written })
 }
 
 /// Writes to a temporary file beside `path` and renames it.
