@@ -7,4 +7,5 @@ pub mod npz;
 pub mod onnx;
 pub mod ops;
 pub mod rewrite;
+pub mod trace;
 pub mod verify;

@@ -14,6 +14,7 @@ mod profile;
 mod run;
 mod say;
 mod tensors;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ enum Verb {
     Compare(compare::Compare),
     Check(check::Check),
     Inspect(inspect::Inspect),
+    Trace(trace::Trace),
     List(list::List),
     Completions(completions::Completions),
 }
@@ -82,6 +84,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Compare(a) => compare::run(&a, say),
         Verb::Check(a) => check::run(&a),
         Verb::Inspect(a) => inspect::run(&a),
+        Verb::Trace(a) => trace::run(&a),
         Verb::List(a) => list::run(&a),
         Verb::Completions(a) => completions::run(&a, &mut Cli::command()),
     };

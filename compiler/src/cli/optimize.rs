@@ -11,6 +11,7 @@ use convc::{
     lower,
     onnx::{self, ExportOptions, WriteError},
     rewrite::{self, Fp, Options, RewriteError, Rewritten},
+    trace::{Meta, Trace},
     verify::{self, VerifyError},
 };
 use convc_runtime::{
@@ -25,6 +26,7 @@ use super::{
     model::{self, LimitArgs, SizeArgs},
     say::{print, print_json, visible},
     tensors::{InputArgs, made_up},
+    trace,
 };
 
 /// Rewrite a model into less work that computes the same, verify it, and write it as standard ONNX
@@ -35,6 +37,9 @@ pub(crate) struct Optimize {
     /// Where the result goes; the default is beside the model, with the extension .opt.onnx
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Record every step
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     rewriting: RewriteArgs,
     #[command(flatten)]
@@ -123,14 +128,17 @@ pub(crate) fn rewrite_failure(e: RewriteError) -> Failure {
 
 pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| model::beside(&args.model, "opt.onnx"));
-    model::refuse_overwrite(&args.model, &output)?;
+    for file in args.trace.iter().chain([&output]) {
+        model::refuse_overwrite(&args.model, file)?;
+    }
     let mut model = model::load_onnx(&args.model, &args.limits.limits())?;
     let ports = ports_of(&model.graph);
     let (bindings, unranked) = args.sizes.resolve(&ports)?;
     let given = args.inputs.load(&ports)?;
     let original = model.graph.clone();
     let graph = std::mem::take(&mut model.graph);
-    let rewritten = rewrite::rewrite(graph, &args.rewriting.options(&bindings)).map_err(rewrite_failure)?;
+    let rewriting = args.rewriting.options(&bindings);
+    let rewritten = rewrite::rewrite(graph, &rewriting).map_err(rewrite_failure)?;
     let verified = if args.no_verify {
         say.note("the result is not verified");
         None
@@ -145,10 +153,16 @@ pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
     };
     model.graph = rewritten.graph.clone();
     let options = ExportOptions { external_data: args.external_data, origins: true, ..ExportOptions::default() };
-    if args.dry_run {
-        onnx::export(&model, &options).map_err(write_failure)?;
+    let written = if args.dry_run {
+        onnx::export(&model, &options).map_err(write_failure)?.written
     } else {
-        onnx::save(&model, &output, &options).map_err(write_failure)?;
+        onnx::save(&model, &output, &options).map_err(write_failure)?.written
+    };
+    if let Some(path) = args.trace.as_ref().filter(|_| !args.dry_run) {
+        let model_sha256 = Some(trace::sha256_of(&args.model)?);
+        let meta = Meta { model_sha256, options: &rewriting, original: &original, written: &written };
+        let record = Trace::from_rewritten(&rewritten, &meta).map_err(rewrite_failure)?;
+        trace::save(path, |out| record.write(out))?;
     }
     let summary = Summary::new(&original, &rewritten);
     if args.json {

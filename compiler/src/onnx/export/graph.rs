@@ -323,6 +323,13 @@ impl Writer<'_> {
 
 impl Scope {
     fn new(main: bool) -> Scope {
-        Scope { names: BTreeMap::new(), nodes: Vec::new(), constants: Vec::new(), types: Vec::new(), written: Vec::new(), main }
+        Scope {
+            names: BTreeMap::new(),
+            nodes: Vec::new(),
+            constants: Vec::new(),
+            types: Vec::new(),
+            written: Vec::new(),
+            main,
+        }
     }
 }

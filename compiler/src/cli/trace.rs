@@ -1,0 +1,153 @@
+//! `convc trace`
+
+use std::{
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use convc::trace::{
+    Limits, Trace as Record, TraceError,
+    show::{self, Unknown},
+    walk::Walk,
+};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Failure,
+    say::{print, print_json, visible},
+};
+
+/// Read the trace of an optimisation
+#[derive(Args)]
+pub(crate) struct Trace {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Show(Show),
+    Explain(Explain),
+    WhyNot(WhyNot),
+}
+
+/// Summarise a trace and list its steps
+#[derive(Args)]
+struct Show {
+    /// The trace
+    trace: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Say which steps lead to a node or value of the file written, and what became of one of the file read
+#[derive(Args)]
+struct Explain {
+    /// The node or value
+    node: String,
+    /// The trace
+    trace: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Say what kept a rule from firing
+#[derive(Args)]
+struct WhyNot {
+    /// The rule
+    rule: String,
+    /// A node of the file read, and the trace
+    #[arg(value_names = ["NODE", "TRACE"], required = true, num_args = 1..=2)]
+    node_and_trace: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
+    match &args.verb {
+        Verb::Show(a) => show(a),
+        Verb::Explain(a) => explain(a),
+        Verb::WhyNot(a) => why_not(a),
+    }
+}
+
+/// SHA-256 of a file in hexadecimal.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, Failure> {
+    let failed = |e: io::Error| Failure::io(path, &e);
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
+            n => hash.update(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+/// Writes a file under a temporary name and renames it when it is complete.
+pub(crate) fn save(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let go = || {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".convc-").suffix(".tmp");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
+        let mut out = io::BufWriter::new(file.as_file_mut());
+        write(&mut out)?;
+        out.flush()?;
+        drop(out);
+        file.persist(path).map(drop).map_err(|e| e.error)
+    };
+    go().map_err(|e| Failure::io(path, &e))
+}
+
+fn read(path: &Path) -> Result<Record, Failure> {
+    Record::read(path, &Limits::default()).map_err(|e| match e {
+        TraceError::Io { ref source, .. } => Failure::io(path, source),
+        TraceError::Limit { .. } => Failure::limit(format!("{}: {e}", path.display())),
+        _ => Failure::model(format!("{}: {e}", path.display())),
+    })
+}
+
+fn unknown(e: &Unknown) -> Failure {
+    Failure::unknown(e.what, &e.name, e.known.iter().map(String::as_str))
+}
+
+fn show(args: &Show) -> Result<(), Failure> {
+    let trace = read(&args.trace)?;
+    if args.json {
+        return print_json("trace-show", show::summary_json(&trace));
+    }
+    print(&visible(&show::summary(&trace)))
+}
+
+fn explain(args: &Explain) -> Result<(), Failure> {
+    let trace = read(&args.trace)?;
+    let walk = Walk::new(&trace);
+    let explanation = show::explain(&walk, &trace, &args.node).map_err(|e| unknown(&e))?;
+    if args.json {
+        return print_json("trace-explain", explanation.json(&walk));
+    }
+    print(&visible(&explanation.text(&walk)))
+}
+
+fn why_not(args: &WhyNot) -> Result<(), Failure> {
+    let (node, path) = match args.node_and_trace.as_slice() {
+        [node, path] => (Some(node.to_string_lossy()), path),
+        [path] => (None, path),
+        _ => return Err(Failure::usage("one trace is needed")),
+    };
+    let trace = read(path)?;
+    let rows = show::why_not(&trace, &args.rule, node.as_deref()).map_err(|e| unknown(&e))?;
+    if args.json {
+        return print_json("trace-why-not", json!({ "rule": args.rule, "node": node, "not_fired": rows }));
+    }
+    print(&visible(&show::why_not_text(&trace, &args.rule, node.as_deref(), &rows)))
+}
