@@ -139,7 +139,7 @@ fn files_are_written_whole_and_none_is_overwritten_by_weights() {
     let read_back = read(&m).unwrap();
     let path = dir.path().join("m.onnx");
     let options = ExportOptions { largest_file: 3000, ..ExportOptions::default() };
-    assert_eq!(save(&read_back, &path, &options).unwrap(), [dir.path().join("m.onnx.data"), path.clone()]);
+    assert_eq!(save(&read_back, &path, &options).unwrap().files, [dir.path().join("m.onnx.data"), path.clone()]);
     let again = import(&path, &Limits::default()).unwrap();
     let w = again.graph.nodes().into_iter().find_map(|id| match &again.graph.node(id).kind {
         Kind::Constant(c) => Some(c.to_tensor().unwrap()),
@@ -147,9 +147,9 @@ fn files_are_written_whole_and_none_is_overwritten_by_weights() {
     });
     assert_eq!(w.as_ref().map(Tensor::data), Some(&Data::F32(std::sync::Arc::new(values))));
     // The same content is not written again; other content goes elsewhere.
-    assert_eq!(save(&read_back, &path, &options).unwrap(), std::slice::from_ref(&path));
+    assert_eq!(save(&read_back, &path, &options).unwrap().files, std::slice::from_ref(&path));
     std::fs::write(dir.path().join("m.onnx.data"), b"theirs").unwrap();
-    let files = save(&read_back, &path, &options).unwrap();
+    let files = save(&read_back, &path, &options).unwrap().files;
     assert!(files[0].to_str().unwrap().ends_with(".data") && files.len() == 2);
     assert_eq!(std::fs::read(dir.path().join("m.onnx.data")).unwrap(), b"theirs");
     import(&path, &Limits::default()).unwrap();
