@@ -1,7 +1,7 @@
 //! The scan of a file's bytes that comes before the protobuf parser.
 //!
 //! The parser recurses without bound on groups, allocates for lengths it has not checked, keeps unknown fields
-//! in a hash table with a fixed key, and copies every weight. [`scan`] therefore walks the bytes first, with a
+//! in a hash table with a fixed key, and copies every weight. `scan` therefore walks the bytes first, with a
 //! stack of its own. It checks all that the parser relies on against ONNX's schema and writes a *skeleton*: the
 //! same message without the large payloads of its tensors and without unknown fields. The parser sees only the
 //! skeleton. Where a payload was, the tensor carries its ordinal in [`MARKER`], a field that no file can forge
@@ -48,12 +48,12 @@ impl Default for WireLimits {
     }
 }
 
-/// What [`scan`] makes of a file.
+/// What `scan` makes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
     /// The message without its large payloads and unknown fields, safe to parse.
     pub skeleton: Vec<u8>,
-    /// Byte ranges in the file of the elided payloads, to be looked up by [`payload_index`].
+    /// Byte ranges in the file of the elided payloads, to be looked up by `payload_index`.
     pub payloads: Vec<Range<usize>>,
 }
 
@@ -191,7 +191,7 @@ pub(super) fn scan(bytes: &[u8], limits: &WireLimits) -> Result<Scanned, WireErr
     Scanner::new(bytes, limits, &MODEL).run()
 }
 
-/// Does what [`scan`] does for a file that holds a single `TensorProto`.
+/// Does what `scan` does for a file that holds a single `TensorProto`.
 pub(super) fn scan_tensor(bytes: &[u8], limits: &WireLimits) -> Result<Scanned, WireError> {
     Scanner::new(bytes, limits, &TENSOR).run()
 }

@@ -1,5 +1,5 @@
 //! The compiler's half of each operator: how it is read from ONNX and written back. One file per operator or family, one
-//! line each in [`operators!`]. Differences between opsets live here and nowhere else: the IR knows only the newest form.
+//! line each in `operators!`. Differences between opsets live here and nowhere else: the IR knows only the newest form.
 
 mod cost;
 pub mod primitives;
