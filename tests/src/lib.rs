@@ -1,3 +1,4 @@
 //! Test support of convc.
 
+pub mod conformance;
 pub mod mutate;
