@@ -219,7 +219,8 @@ mod tests {
         assert_eq!(compare(&v(2.001), &v(2.0), T), Ok(()));
         assert!(compare(&v(2.01), &v(2.0), T).is_err());
         assert_eq!(compare(&v(f32::NAN), &v(f32::NAN), T), Ok(()));
-        for (got, want) in [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::INFINITY, f32::NEG_INFINITY), (1.0, f32::INFINITY)] {
+        for (got, want) in [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::INFINITY, f32::NEG_INFINITY), (1.0, f32::INFINITY)]
+        {
             assert!(compare(&v(got), &v(want), T).is_err(), "{got} for {want}");
         }
         assert_eq!(compare(&v(f32::INFINITY), &v(f32::INFINITY), T), Ok(()));
