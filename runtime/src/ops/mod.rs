@@ -11,6 +11,7 @@ pub mod integer;
 mod known;
 #[cfg(test)]
 mod movement;
+mod order;
 mod planes;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -232,6 +233,18 @@ operators! {
     expand: Expand, Tile;
     select: Where;
     pad: Pad;
+    gather_elements: GatherElements, GatherND;
+    scatter: ScatterElements, ScatterND, TensorScatter;
+    depth_space: DepthToSpace, SpaceToDepth;
+    one_hot: OneHot;
+    trilu: Trilu;
+    compress: NonZero, Compress;
+    reverse_sequence: ReverseSequence;
+    topk: TopK;
+    unique: Unique;
+    center_crop_pad: CenterCropPad;
+    col2im: Col2Im;
+    bit_cast: BitCast;
     do_conv: DOConv;
     mixed_conv: MixedConv;
     ghost_module: GhostModule;
