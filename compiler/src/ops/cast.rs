@@ -36,3 +36,23 @@ impl OnnxOperator for Cast {
         node.emit("Cast", vec![("to", dtype_attr(self.to))])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{DType, Fact};
+
+    use crate::ops::testing::{int, read, write};
+
+    #[test]
+    fn cast_like_is_a_cast() {
+        let (x, like) = (Fact::fixed(DType::F32, &[2]), Fact::fixed(DType::I64, &[]));
+        let (graph, y) = read("CastLike", 19, &[x.clone(), like], vec![int("saturate", 1)], 1).unwrap();
+        let node = write(&graph, y[0], 7).unwrap().remove(0);
+        assert_eq!((node.op_type.as_str(), node.inputs, node.attrs), ("Cast", vec!["x0".into()], vec![int("to", 7)]));
+        let (graph, y) = read("Cast", 13, std::slice::from_ref(&x), vec![int("to", 16)], 1).unwrap();
+        assert!(write(&graph, y[0], 13).is_ok() && write(&graph, y[0], 11).is_err());
+        for bad in [vec![], vec![int("to", 99)], vec![int("to", 17)]] {
+            assert!(read("Cast", 13, std::slice::from_ref(&x), bad, 1).is_err());
+        }
+    }
+}

@@ -38,3 +38,19 @@ impl OnnxOperator for Concat {
         node.emit("Concat", vec![("axis", AttrValue::Int(axis))])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{DType, Fact};
+
+    use crate::ops::testing::{int, read, write};
+
+    #[test]
+    fn axes_count_from_the_front_before_opset_11() {
+        let x = Fact::fixed(DType::F32, &[1, 3]);
+        let (graph, y) = read("Concat", 13, &[x.clone(), x], vec![int("axis", -1)], 1).unwrap();
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", -1)]);
+        assert_eq!(write(&graph, y[0], 9).unwrap()[0].attrs, [int("axis", 1)]);
+        assert!(read("Concat", 13, &[Fact::fixed(DType::F32, &[1])], vec![], 1).is_err());
+    }
+}

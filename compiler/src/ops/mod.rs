@@ -120,5 +120,17 @@ operators! {
     expand: Expand, Tile;
     select: Where;
     pad: Pad;
+    gather_elements: GatherElements, GatherND;
+    scatter: ScatterElements, ScatterND, TensorScatter;
+    depth_space: DepthToSpace, SpaceToDepth;
+    one_hot: OneHot;
+    trilu: Trilu;
+    compress: NonZero, Compress;
+    reverse_sequence: ReverseSequence;
+    topk: TopK;
+    unique: Unique;
+    center_crop_pad: CenterCropPad;
+    col2im: Col2Im;
+    bit_cast: BitCast;
     systems: DOConv, MixedConv, GhostModule, SCConv, SplitAttention, Involution;
 }

@@ -98,3 +98,37 @@ fn all_pads(node: &NodeWriter<'_>) -> Result<Vec<i64>, ExportError> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{DType, Fact, Tensor};
+
+    use crate::ops::testing::{Arg, float, ints, read, read_args, string, write, write_all};
+
+    #[test]
+    fn pads_and_value_are_attributes_before_opset_11() {
+        let x = Fact::fixed(DType::F32, &[2, 3]);
+        let attrs = vec![ints("pads", &[0, 1, 0, 2]), float("value", 1.5)];
+        let (graph, y) = read("Pad", 2, std::slice::from_ref(&x), attrs.clone(), 1).unwrap();
+        assert_eq!(graph.fact(y[0]).and_then(Fact::fixed_shape), Some(vec![2, 6]));
+        assert_eq!(write(&graph, y[0], 7).unwrap()[0].attrs, attrs);
+        assert_eq!(write(&graph, y[0], 13).unwrap()[0].inputs.len(), 3);
+        let plain = vec![ints("pads", &[0; 4]), string("mode", "edge"), float("value", 0.0)];
+        let (graph, y) = read("Pad", 2, &[x], plain, 1).unwrap();
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].inputs.len(), 2);
+    }
+
+    #[test]
+    fn axes_are_spelled_out_before_opset_18() {
+        let list = |v: &[i64]| Arg::Constant(Tensor::vector(v.to_vec()));
+        let args = [Arg::Input(Fact::fixed(DType::F32, &[2, 3, 4])), list(&[1, 2]), Arg::Hole, list(&[-1])];
+        let (graph, y) = read_args("Pad", 18, &args, vec![], 1).unwrap();
+        assert_eq!(write(&graph, y[0], 18).unwrap()[0].inputs.len(), 4);
+        let (nodes, constants) = write_all(&graph, y[0].node, 13).unwrap();
+        assert_eq!((nodes[0].inputs.len(), &constants[0].1), (2, &Tensor::vector(vec![0i64, 0, 1, 0, 0, 2])));
+        assert_eq!(write(&graph, y[0], 7).unwrap()[0].attrs, [ints("pads", &[0, 0, 1, 0, 0, 2])]);
+        let (graph, y) = read_args("Pad", 19, &args, vec![string("mode", "wrap")], 1).unwrap();
+        assert!(write(&graph, y[0], 18).is_err() && write(&graph, y[0], 19).is_ok());
+        assert!(read_args("Pad", 18, &args, vec![string("mode", "odd")], 1).is_err());
+    }
+}

@@ -157,3 +157,65 @@ fn dropout(node: &mut NodeReader<'_>, x: Value) -> Result<Vec<Value>, ImportErro
     }
     Ok(outputs)
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{AttrValue, DType, Fact, Tensor};
+
+    use crate::ops::testing::{Arg, float, int, ints, read, read_args, write};
+
+    #[test]
+    fn axes_move_between_attribute_and_operand() {
+        let x = Fact::fixed(DType::F32, &[1, 3, 1]);
+        for (op, shape) in [("Squeeze", vec![3]), ("Unsqueeze", vec![1, 1, 3, 1, 1])] {
+            let axes = if op == "Squeeze" { [0, 2] } else { [0, 4] };
+            let (graph, y) = read(op, 11, std::slice::from_ref(&x), vec![ints("axes", &axes)], 1).unwrap();
+            assert_eq!(graph.fact(y[0]).and_then(Fact::fixed_shape), Some(shape));
+            let old = write(&graph, y[0], 7).unwrap().remove(0);
+            assert_eq!((old.inputs.len(), old.attrs), (1, vec![ints("axes", &axes)]));
+            let new = write(&graph, y[0], 13).unwrap().remove(0);
+            assert_eq!((new.inputs.len(), new.attrs.len()), (2, 0));
+        }
+        let unknown = [x, Fact::fixed(DType::I64, &[1])];
+        let (graph, y) = read("Squeeze", 13, &unknown, vec![], 1).unwrap();
+        assert!(write(&graph, y[0], 13).is_ok() && write(&graph, y[0], 12).unwrap_err().problem.contains("axes"));
+    }
+
+    #[test]
+    fn literal_zeros_need_their_attribute() {
+        let args = |shape: &[i64]| {
+            [Arg::Input(Fact::fixed(DType::F32, &[0, 3])), Arg::Constant(Tensor::vector(shape.to_vec()))]
+        };
+        let zero = vec![int("allowzero", 1)];
+        let (graph, y) = read_args("Reshape", 14, &args(&[3, 0]), zero.clone(), 1).unwrap();
+        assert_eq!(write(&graph, y[0], 14).unwrap()[0].attrs, zero);
+        assert!(write(&graph, y[0], 13).is_err());
+        let (graph, y) = read_args("Reshape", 14, &args(&[-1, 3]), zero, 1).unwrap();
+        assert!(write(&graph, y[0], 13).unwrap()[0].attrs.is_empty());
+    }
+
+    #[test]
+    fn flatten_counts_from_the_front_where_it_must() {
+        let (graph, y) = read("Flatten", 11, &[Fact::fixed(DType::F32, &[2, 3, 4])], vec![int("axis", -1)], 1).unwrap();
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", -1)]);
+        assert_eq!(write(&graph, y[0], 9).unwrap()[0].attrs, [int("axis", 2)]);
+    }
+
+    #[test]
+    fn dropout_is_the_identity_outside_training() {
+        let x = Fact::fixed(DType::F32, &[2]);
+        let (graph, y) = read("Dropout", 10, std::slice::from_ref(&x), vec![float("ratio", 0.5)], 2).unwrap();
+        assert_eq!(graph.node(y[0].node).op().map(convc_runtime::Op::name), Some("Identity"));
+        assert_eq!(graph.fact(y[1]).map(|f| f.dtype), Some(DType::Bool));
+        let (graph, y) = read("Dropout", 7, std::slice::from_ref(&x), vec![], 2).unwrap();
+        assert_eq!(graph.fact(y[1]).map(|f| f.dtype), Some(DType::F32));
+        let training = |ratio: f32, on: bool| {
+            let args =
+                [Arg::Input(x.clone()), Arg::Constant(Tensor::scalar(ratio)), Arg::Constant(Tensor::scalar(on))];
+            read_args("Dropout", 13, &args, vec![], 1).is_ok()
+        };
+        assert!(training(0.5, false) && training(0.0, true) && !training(0.5, true));
+        let constant = AttrValue::Int(1);
+        assert!(read("Dropout", 13, &[x], vec![("other".into(), constant)], 1).is_err());
+    }
+}

@@ -59,3 +59,25 @@ impl OnnxOperator for Size {
         node.emit("Size", Vec::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{DType, Fact};
+
+    use crate::ops::testing::{int, ints, read, write, write_all};
+
+    #[test]
+    fn part_of_the_sizes_is_sliced_before_opset_15() {
+        let x = [Fact::fixed(DType::F32, &[2, 3, 4])];
+        let attrs = vec![int("start", -2), int("end", 2)];
+        let (graph, y) = read("Shape", 15, &x, attrs.clone(), 1).unwrap();
+        assert_eq!(graph.fact(y[0]).and_then(Fact::i64s), Some(vec![3]));
+        assert_eq!(write(&graph, y[0], 15).unwrap()[0].attrs, attrs);
+        let (nodes, constants) = write_all(&graph, y[0].node, 13).unwrap();
+        assert_eq!(nodes.iter().map(|n| n.op_type.as_str()).collect::<Vec<_>>(), ["Shape", "Slice"]);
+        assert_eq!(constants.len(), 2);
+        let old = write(&graph, y[0], 7).unwrap();
+        assert_eq!(old[1].attrs, [ints("starts", &[1]), ints("ends", &[2])]);
+        assert_eq!(old[1].outputs, ["y0"]);
+    }
+}

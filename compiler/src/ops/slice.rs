@@ -42,3 +42,27 @@ impl OnnxOperator for Slice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{DType, Fact, Tensor};
+
+    use crate::ops::testing::{Arg, ints, read, read_args, write};
+
+    #[test]
+    fn bounds_are_attributes_before_opset_10() {
+        let x = Fact::fixed(DType::F32, &[4, 5]);
+        let attrs = vec![ints("starts", &[1]), ints("ends", &[-1]), ints("axes", &[1])];
+        let (graph, y) = read("Slice", 9, std::slice::from_ref(&x), attrs.clone(), 1).unwrap();
+        assert_eq!(graph.fact(y[0]).and_then(Fact::fixed_shape), Some(vec![4, 3]));
+        assert_eq!(write(&graph, y[0], 9).unwrap()[0].attrs, attrs);
+        assert_eq!(write(&graph, y[0], 13).unwrap()[0].inputs.len(), 4);
+        assert!(read("Slice", 9, std::slice::from_ref(&x), attrs[..1].to_vec(), 1).is_err());
+        let list = |v: i64| Arg::Constant(Tensor::vector(vec![v]));
+        for (step, old) in [(1, true), (2, false), (-1, false)] {
+            let args = [Arg::Input(x.clone()), list(0), list(3), list(0), list(step)];
+            let (graph, y) = read_args("Slice", 10, &args, vec![], 1).unwrap();
+            assert_eq!(write(&graph, y[0], 9).is_ok(), old);
+        }
+    }
+}

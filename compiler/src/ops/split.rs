@@ -78,3 +78,38 @@ impl OnnxOperator for Split {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{DType, Fact, Tensor};
+
+    use crate::ops::testing::{int, ints, read, write, write_all};
+
+    #[test]
+    fn sizes_are_attribute_operand_or_number() {
+        let x = |n| [Fact::fixed(DType::F32, &[n, 2])];
+        let (graph, y) = read("Split", 2, &x(5), vec![ints("split", &[2, 3])], 2).unwrap();
+        assert_eq!(graph.fact(y[1]).and_then(Fact::fixed_shape), Some(vec![3, 2]));
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [ints("split", &[2, 3])]);
+        assert_eq!(write(&graph, y[0], 18).unwrap()[0].inputs.len(), 2);
+        // An even split says nothing before opset 18, an uneven one its sizes.
+        let (graph, y) = read("Split", 13, &x(4), vec![], 2).unwrap();
+        assert!(write(&graph, y[0], 11).unwrap()[0].attrs.is_empty());
+        assert_eq!(write(&graph, y[0], 18).unwrap()[0].attrs, [int("num_outputs", 2)]);
+        let (graph, y) = read("Split", 18, &x(5), vec![int("num_outputs", 3)], 3).unwrap();
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [ints("split", &[2, 2, 1])]);
+        assert_eq!(write_all(&graph, y[0].node, 13).unwrap().1[0].1, Tensor::vector(vec![2i64, 2, 1]));
+        let symbol = [Fact::new(DType::F32, [convc_runtime::Dim::symbol("N")])];
+        let (graph, y) = read("Split", 18, &symbol, vec![int("num_outputs", 2)], 2).unwrap();
+        assert!(write(&graph, y[0], 13).is_err());
+    }
+
+    #[test]
+    fn refuses_contradictions() {
+        let x = [Fact::fixed(DType::F32, &[5])];
+        assert!(read("Split", 13, &x, vec![], 2).is_err());
+        assert!(read("Split", 18, &x, vec![int("num_outputs", 3)], 2).is_err());
+        assert!(read("Split", 11, &x, vec![ints("split", &[2, 2])], 2).is_err());
+        assert!(read("Split", 18, &x, vec![int("axis", i64::MIN)], 2).is_err());
+    }
+}

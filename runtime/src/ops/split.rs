@@ -37,8 +37,8 @@ impl Split {
             let part = size.ceil_div(&Dim::from(n));
             let last = size - &part * (n as i64 - 1);
             if last.as_fixed().is_some_and(|l| l < 0) {
-                let problem = format!("{n} parts of {part} are more than {size}");
-                return Err(OpError::Attribute { name: "num_outputs", problem });
+                // The specification does not say what the parts would be.
+                return Err(OpError::Unsupported(format!("a split of {size} into {n} parts of {part}")));
             }
             let mut parts = vec![part; n];
             parts[n - 1] = last;

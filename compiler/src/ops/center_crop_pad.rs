@@ -1,0 +1,22 @@
+//! CenterCropPad (since opset 18).
+
+use convc_runtime::{AttrValue, ops::CenterCropPad};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for CenterCropPad {
+    const READS: &'static [&'static str] = &["CenterCropPad"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let operands = vec![Some(node.required(0, "input_data")?), Some(node.required(1, "shape")?)];
+        let axes = node.ints("axes")?;
+        node.emit(CenterCropPad { axes }, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        node.since(18)?;
+        let axes = self.axes.clone().map(|a| ("axes", AttrValue::Ints(a)));
+        node.emit("CenterCropPad", axes.into_iter().collect())
+    }
+}

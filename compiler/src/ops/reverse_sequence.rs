@@ -1,0 +1,23 @@
+//! ReverseSequence (since opset 10).
+
+use convc_runtime::{AttrValue, ops::ReverseSequence};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for ReverseSequence {
+    const READS: &'static [&'static str] = &["ReverseSequence"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let operands = vec![Some(node.required(0, "input")?), Some(node.required(1, "sequence_lens")?)];
+        let batch_axis = node.int("batch_axis")?.unwrap_or(1);
+        let time_axis = node.int("time_axis")?.unwrap_or(0);
+        node.emit(ReverseSequence { batch_axis, time_axis }, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        node.since(10)?;
+        let attrs = vec![("batch_axis", AttrValue::Int(self.batch_axis)), ("time_axis", AttrValue::Int(self.time_axis))];
+        node.emit("ReverseSequence", attrs)
+    }
+}

@@ -1,0 +1,22 @@
+//! Trilu (since opset 14).
+
+use convc_runtime::{AttrValue, ops::Trilu};
+
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use crate::ir::Value;
+
+impl OnnxOperator for Trilu {
+    const READS: &'static [&'static str] = &["Trilu"];
+
+    fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
+        let operands = vec![Some(node.required(0, "input")?), node.operand(1)];
+        let upper = node.int("upper")?.unwrap_or(1) != 0;
+        node.emit(Trilu { upper }, operands)
+    }
+
+    fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
+        node.since(14)?;
+        let attrs = if self.upper { Vec::new() } else { vec![("upper", AttrValue::Int(0))] };
+        node.emit("Trilu", attrs)
+    }
+}
