@@ -115,8 +115,9 @@ mod tests {
             let count = ys[0].shape()[axis];
             let [first, inverse, counts] = [1, 2, 3].map(|i| ys[i].to_i64s().unwrap());
             let kinds: Vec<Vec<i64>> = (0..count).map(|i| slice(&ys[0], i)).collect();
-            for i in 0..shape[axis] {
-                let kind = inverse[i] as usize;
+            assert_eq!(inverse.len(), shape[axis]);
+            for (i, &kind) in inverse.iter().enumerate() {
+                let kind = kind as usize;
                 assert_eq!(slice(&x, i), kinds[kind]);
                 assert!(first[kind] as usize <= i);
             }
