@@ -221,6 +221,9 @@ operators! {
     matmul: MatMul;
     gemm: Gemm;
     einsum: Einsum;
+    quantize: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear;
+    quantized_matmul: MatMulInteger, QLinearMatMul;
+    loss: Loss;
     reshape: Reshape, Flatten, Squeeze, Unsqueeze, Identity;
     transpose: Transpose;
     concat: Concat;
