@@ -10,6 +10,7 @@ use convc::{
     ir::{Graph, Kind},
     lower,
     onnx::{self, ExportOptions, WriteError},
+    ops,
     rewrite::{self, Fp, Options, RewriteError, Rewritten},
     trace::{Meta, Trace},
     verify::{self, VerifyError},
@@ -49,6 +50,9 @@ pub(crate) struct Optimize {
     /// Seed of the inputs that the result is verified on
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// How the operators of domain ai.convc are written: as ONNX's own, or as they are
+    #[arg(long, value_enum, default_value_t = Dialect::Onnx)]
+    dialect: Dialect,
     /// Do not run the result against the original
     #[arg(long)]
     no_verify: bool,
@@ -84,6 +88,12 @@ pub(crate) struct RewriteArgs {
     /// How much larger the constants may become
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = parse_growth)]
     max_growth: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Dialect {
+    Onnx,
+    Convc,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -136,7 +146,13 @@ pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
     let (bindings, unranked) = args.sizes.resolve(&ports)?;
     let given = args.inputs.load(&ports)?;
     let original = model.graph.clone();
-    let graph = std::mem::take(&mut model.graph);
+    let mut graph = std::mem::take(&mut model.graph);
+    if args.dialect == Dialect::Onnx {
+        for (id, why) in ops::primitives::expand_all(&mut graph) {
+            let node = graph.node(id);
+            say.note(&format!("{:?} stays an operator of domain ai.convc: {why}", node.name));
+        }
+    }
     let rewriting = args.rewriting.options(&bindings);
     let rewritten = rewrite::rewrite(graph, &rewriting).map_err(rewrite_failure)?;
     let verified = if args.no_verify {

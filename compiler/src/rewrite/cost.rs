@@ -88,8 +88,14 @@ pub fn node_cost(
         "Einsum" => operands.iter().flatten().map(|f| nominal.elements(f)).product::<f64>().sqrt() * out.sqrt(),
         _ => out,
     };
+    // Parameters of a channel each are nothing beside the map.
     let moved: f64 = operands.iter().flatten().map(|f| bytes(f)).sum::<f64>() + output.map_or(0.0, bytes);
-    // An activation behind a convolution is fused by every engine.
-    let launch = if matches!(op.name(), "Relu" | "Clip") { profile.launch * 0.25 } else { profile.launch };
+    let launch = match op {
+        // An activation behind a convolution is fused by every engine.
+        _ if matches!(op.name(), "Relu" | "Clip") => profile.launch * 0.25,
+        // A scale and shift of each channel costs more as a convolution than as what it was.
+        Op::Conv(c) if c.group > 1 && per_output(weights(1), 1) <= 1.0 => profile.launch * 1.75,
+        _ => profile.launch,
+    };
     launch + (macs / profile.macs).max(moved / profile.bytes)
 }

@@ -6,7 +6,7 @@ use convc_runtime::{
     window::AutoPad,
 };
 
-use super::weights::floats;
+use super::weights::{div, floats, ones};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     view::Expr,
@@ -51,7 +51,8 @@ pub const AVGPOOL_AS_CONV: Rule = Rule {
         let Some(taps) = taps else { return };
         let count: usize = taps.iter().product();
         let shape: Vec<usize> = [channels, 1].into_iter().chain(taps).collect();
-        let weights = floats(fact.dtype, &shape, vec![1.0 / count as f64; channels * count]);
+        // As a quotient it is rounded once, with the kernel it becomes part of.
+        let weights = div(ones(fact.dtype, &shape), floats(fact.dtype, &[1], vec![count as f64]));
         let op = Conv {
             strides: pool.strides.clone(),
             pads: pool.pads.clone(),

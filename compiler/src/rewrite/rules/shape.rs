@@ -188,6 +188,47 @@ pub const TRANSPOSE_TRANSPOSE: Rule = Rule {
     },
 };
 
+const MOVES_ONES: Condition =
+    Condition { name: "moves-ones", text: "the axes whose size is not 1 for certain keep their order" };
+
+/// `transpose(x, p)  =>  reshape(x, shape)` if only axes of size 1 move
+///
+/// Sound bit for bit: the elements keep their order.
+/// Requires: the axes whose size is not certainly 1 keep their order; the result's shape as a constant operand.
+/// Not sound for: two axes that may both be larger than 1 in another order.
+/// Exactness: bitwise.
+/// Pays: a copy becomes a view, which joins its neighbours.
+pub const TRANSPOSE_AS_VIEW: Rule = Rule {
+    name: "transpose-as-view",
+    equation: "transpose(x, p) => reshape(x, shape)",
+    conditions: &[MOVES_ONES, STATIC_SHAPE],
+    exactness: Exactness::Bitwise,
+    pays: "a copy becomes a view",
+    phase: Phase::Normalise,
+    roots: &["Transpose"],
+    search: |cx, class, app| {
+        let (Op::Transpose(t), Some(x)) = (app.op, app.operand(0)) else { return };
+        let Some(fact) = cx.view.fact(x) else { return };
+        let axes: Option<Vec<usize>> = if t.perm.is_empty() {
+            Some((0..fact.rank()).rev().collect())
+        } else {
+            t.perm.iter().map(|&p| usize::try_from(p).ok().filter(|&p| p < fact.rank())).collect()
+        };
+        let Some(axes) = axes else { return };
+        let large: Vec<usize> = axes.into_iter().filter(|&a| fact.shape[a].as_fixed() != Some(1)).collect();
+        let verdict = if large.is_sorted() {
+            Verdict::Holds
+        } else {
+            Verdict::Fails(format!("axes {large:?} change their order"))
+        };
+        if cx.require(MOVES_ONES.name, verdict)
+            && let Some(operand) = static_shape(cx, x, class)
+        {
+            cx.rewrite(Expr::of(app), reshape(x.into(), &operand));
+        }
+    },
+};
+
 const WHOLE: Condition = Condition { name: "takes-all", text: "every axis is taken whole, forwards" };
 
 /// `slice(x, all)  =>  x`
@@ -250,4 +291,4 @@ fn pads(view: &dyn View, app: &App<'_>) -> Option<Vec<i64>> {
 
 /// The rules of this file.
 pub const RULES: &[&Rule] =
-    &[&VIEW_SAME, &STATIC_RESHAPE, &VIEW_VIEW, &TRANSPOSE_SAME, &TRANSPOSE_TRANSPOSE, &SLICE_ALL, &PAD_NONE];
+    &[&VIEW_SAME, &STATIC_RESHAPE, &VIEW_VIEW, &TRANSPOSE_SAME, &TRANSPOSE_TRANSPOSE, &TRANSPOSE_AS_VIEW, &SLICE_ALL, &PAD_NONE];
