@@ -290,5 +290,13 @@ fn pads(view: &dyn View, app: &App<'_>) -> Option<Vec<i64>> {
 }
 
 /// The rules of this file.
-pub const RULES: &[&Rule] =
-    &[&VIEW_SAME, &STATIC_RESHAPE, &VIEW_VIEW, &TRANSPOSE_SAME, &TRANSPOSE_TRANSPOSE, &TRANSPOSE_AS_VIEW, &SLICE_ALL, &PAD_NONE];
+pub const RULES: &[&Rule] = &[
+    &VIEW_SAME,
+    &STATIC_RESHAPE,
+    &VIEW_VIEW,
+    &TRANSPOSE_SAME,
+    &TRANSPOSE_TRANSPOSE,
+    &TRANSPOSE_AS_VIEW,
+    &SLICE_ALL,
+    &PAD_NONE,
+];
