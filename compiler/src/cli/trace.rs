@@ -8,6 +8,7 @@ use std::{
 use clap::{Args, Subcommand};
 use convc::trace::{
     Limits, Trace as Record, TraceError,
+    replay::{self, Proof},
     show::{self, Unknown},
     walk::Walk,
 };
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Failure,
+    model::{self, LimitArgs},
     say::{print, print_json, visible},
 };
 
@@ -31,6 +33,7 @@ enum Verb {
     Show(Show),
     Explain(Explain),
     WhyNot(WhyNot),
+    Replay(Replay),
 }
 
 /// Summarise a trace and list its steps
@@ -68,11 +71,30 @@ struct WhyNot {
     json: bool,
 }
 
+/// Derive every step again, without an e-graph, and prove that the outputs are what they were
+#[derive(Args)]
+struct Replay {
+    /// The trace
+    trace: PathBuf,
+    /// The model that was read: the trace must begin with it
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// The model that was written: the trace must end in it
+    #[arg(long, value_name = "FILE", requires = "model")]
+    optimized: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
 pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     match &args.verb {
         Verb::Show(a) => show(a),
         Verb::Explain(a) => explain(a),
         Verb::WhyNot(a) => why_not(a),
+        Verb::Replay(a) => replay(a),
     }
 }
 
@@ -150,4 +172,47 @@ fn why_not(args: &WhyNot) -> Result<(), Failure> {
         return print_json("trace-why-not", json!({ "rule": args.rule, "node": node, "not_fired": rows }));
     }
     print(&visible(&show::why_not_text(&trace, &args.rule, node.as_deref(), &rows)))
+}
+
+fn replay(args: &Replay) -> Result<(), Failure> {
+    let trace = read(&args.trace)?;
+    let limits = args.limits.limits();
+    let load = |path: &PathBuf| model::load_onnx(path, &limits).map(|m| m.graph);
+    let model = args.model.as_ref().map(load).transpose()?;
+    let optimized = args.optimized.as_ref().map(load).transpose()?;
+    if let (Some(path), Some(said)) = (&args.model, &trace.header.model_sha256)
+        && sha256_of(path)? != *said
+    {
+        return Err(not_proved("the trace is of another file: its SHA-256 differs"));
+    }
+    let proof = replay::replay(&trace, model.as_ref(), optimized.as_ref()).map_err(not_proved)?;
+    if args.json {
+        return print_json("trace-replay", serde_json::to_value(&proof).map_err(Failure::internal)?);
+    }
+    print(&visible(&proof_text(&proof)))
+}
+
+fn not_proved(why: impl std::fmt::Display) -> Failure {
+    Failure::comparison(format!("not proved: {why}"))
+}
+
+fn proof_text(proof: &Proof) -> String {
+    let mut out = format!(
+        "proved: {} outputs are what they were\n{:>6}  steps derived again from their rules\n",
+        proof.outputs, proof.derived
+    );
+    let mut line = |n: usize, what: &str| {
+        if n > 0 {
+            out += &format!("{n:>6}  {what}\n");
+        }
+    };
+    line(proof.merged, "values merged, being the same term");
+    line(proof.computed, "constants computed again, to the bit");
+    line(proof.not_computed, "constants taken as they are: --model has what they are made of");
+    line(proof.opaque, "results of nodes that are not looked into, which work on what they worked on");
+    line(proof.sizes_taken, "sizes that only the data decides, taken as they are");
+    line(proof.in_model.unwrap_or(0), "terms found in the model read");
+    line(proof.in_optimized.unwrap_or(0), "terms found in the model written");
+    line(proof.spelled_otherwise, "operators of ai.convc not compared with how the model written spells them");
+    out
 }

@@ -59,16 +59,7 @@ impl Engine {
             }
             let v = Value { node: id, port: 0 };
             let Some(fact) = self.graph.fact(v) else { continue };
-            let (Some(shape), Some(elements)) = (fact.fixed_shape(), fact.i64s()) else { continue };
-            let tensor = match fact.dtype {
-                DType::I64 => Tensor::new(shape, elements),
-                DType::I32 => match elements.iter().map(|&x| i32::try_from(x)).collect::<Result<Vec<_>, _>>() {
-                    Ok(v) => Tensor::new(shape, v),
-                    Err(_) => continue,
-                },
-                _ => continue,
-            };
-            let Ok(constant) = tensor.and_then(|t| Constant::from_tensor(&t)) else { continue };
+            let Some(constant) = known_constant(fact) else { continue };
             self.put(v, &constant)?;
             folded += 1;
         }
@@ -156,8 +147,7 @@ impl Engine {
         let results = evaluate(&self.graph, &roots, &foldable)?;
         let count = roots.len();
         for (v, tensor) in roots.into_iter().zip(results) {
-            let tensor = self.graph.fact(v).map_or(tensor.clone(), |f| tensor.rounded_to(f.dtype));
-            let constant = Constant::from_tensor(&tensor).map_err(|e| RewriteError::Fold(e.to_string()))?;
+            let constant = rounded(&self.graph, v, &tensor)?;
             self.put(v, &constant)?;
         }
         self.graph.remove_dead();
@@ -165,7 +155,33 @@ impl Engine {
     }
 }
 
-fn is_small(fact: &Fact, limits: FoldLimits) -> bool {
+/// The constant whose elements inference knows.
+pub(crate) fn known_constant(fact: &Fact) -> Option<Constant> {
+    let (shape, elements) = (fact.fixed_shape()?, fact.i64s()?);
+    let tensor = match fact.dtype {
+        DType::I64 => Tensor::new(shape, elements),
+        DType::I32 => Tensor::new(shape, elements.iter().map(|&x| i32::try_from(x).ok()).collect::<Option<Vec<_>>>()?),
+        _ => return None,
+    };
+    tensor.and_then(|t| Constant::from_tensor(&t)).ok()
+}
+
+/// A value computed in f64, in the type it has in the graph.
+fn rounded(graph: &Graph, v: Value, tensor: &Tensor) -> Result<Constant, RewriteError> {
+    let tensor = graph.fact(v).map_or(tensor.clone(), |f| tensor.rounded_to(f.dtype));
+    Constant::from_tensor(&tensor).map_err(|e| RewriteError::Fold(e.to_string()))
+}
+
+/// The value of `v` in a graph that is computed from constants alone, as folding makes it.
+pub(crate) fn constant_of(graph: &Graph, v: Value) -> Result<Constant, RewriteError> {
+    let all = graph.nodes().into_iter().collect();
+    match evaluate(graph, &[v], &all)?.first() {
+        Some(tensor) => rounded(graph, v, tensor),
+        None => Err(RewriteError::Fold("there is no result".into())),
+    }
+}
+
+pub(crate) fn is_small(fact: &Fact, limits: FoldLimits) -> bool {
     // A size that only the data decides is checked when it is computed.
     fact.element_count().as_fixed().is_none_or(|n| usize::try_from(n).is_ok_and(|n| n <= limits.elements))
 }

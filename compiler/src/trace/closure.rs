@@ -72,6 +72,18 @@ impl Closure {
         }
     }
 
+    /// With all terms of the trace.
+    pub(crate) fn of_all(shapes: Arc<Shapes>) -> Closure {
+        let n = shapes.len();
+        let mut closure = Closure::new(shapes);
+        (0..n).for_each(|t| closure.add(t));
+        closure
+    }
+
+    pub(crate) fn equal(&mut self, a: Index, b: Index) -> bool {
+        self.find(a) == self.find(b)
+    }
+
     pub(crate) fn find(&mut self, mut t: Index) -> Index {
         while self.parent[t] != t {
             self.parent[t] = self.parent[self.parent[t]];
