@@ -135,7 +135,10 @@ impl<'a> Cx<'a> {
         forced: Option<&'static str>,
     ) -> (Vec<Match>, Vec<Miss>) {
         let mut cx = Cx { view, rule, class, held: Vec::new(), forced, matches: Vec::new(), misses: Vec::new() };
-        (rule.search)(&mut cx, class, app);
+        // A search takes its operator for granted.
+        if rule.roots.contains(&app.op.name()) {
+            (rule.search)(&mut cx, class, app);
+        }
         (cx.matches, cx.misses)
     }
 

@@ -130,7 +130,10 @@ pub fn replay(trace: &Trace, model: Option<&Graph>, optimized: Option<&Graph>) -
         proof.outputs += 1;
     }
     if let Some(engine) = &model {
-        proof.in_model = Some(check_model(trace, engine).map_err(NotProved::Model)?);
+        let found = check_model(trace, engine).map_err(NotProved::Model)?;
+        // What the model has, it has with these sizes.
+        proof.sizes_taken = table.taken.iter().filter(|t| !found.contains_key(t)).count();
+        proof.in_model = Some(found.len());
     }
     if let Some(graph) = optimized {
         let engine = Engine::new(graph.clone());
@@ -264,7 +267,7 @@ fn after(trace: &Trace) -> BTreeMap<u32, &TermLine> {
 }
 
 /// The terms of the file read are those of the model.
-fn check_model(trace: &Trace, engine: &Engine) -> Result<usize, String> {
+fn check_model(trace: &Trace, engine: &Engine) -> Result<BTreeMap<u32, TermId>, String> {
     let names = |n: &mut dyn Iterator<Item = String>| n.collect::<BTreeSet<String>>();
     let graph = &engine.graph;
     if names(&mut trace.outputs.iter().map(|o| o.name.clone()))
@@ -291,11 +294,14 @@ fn check_model(trace: &Trace, engine: &Engine) -> Result<usize, String> {
         let t = find(line, &found, engine)?.ok_or_else(|| format!("it has no term {id}"))?;
         found.insert(*id, t);
     }
-    for (id, line) in wanted.iter().filter(|(_, l)| l.value.is_some()) {
+    for (id, line) in wanted.iter().filter(|(_, l)| l.constant.is_none()) {
         let Some(t) = found.get(id) else { continue };
         let of_model = engine.terms.get(*t).fact.as_ref().map(TypeLine::of);
         if line.r#type != of_model {
             return Err(format!("term {id} has another type there"));
+        }
+        if line.value.is_none() {
+            continue;
         }
         let operands = read.get(id).and_then(|n| n.operands.as_deref()).unwrap_or_default();
         let own = engine.value(*t).map(|v| graph.node(v.node).operands()).unwrap_or_default();
@@ -310,7 +316,7 @@ fn check_model(trace: &Trace, engine: &Engine) -> Result<usize, String> {
             return Err(format!("its output {:?} is another term", o.name));
         }
     }
-    Ok(found.len())
+    Ok(found)
 }
 
 fn find(line: &TermLine, found: &BTreeMap<u32, TermId>, engine: &Engine) -> Result<Option<TermId>, String> {

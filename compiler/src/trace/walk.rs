@@ -77,9 +77,12 @@ impl<'t> Walk<'t> {
                 self.read.entry(self.shapes.place(*t)).or_default().push(&node.name);
             }
         }
+        let nodes = self.trace.nodes.iter().filter(|n| n.side == Side::Read);
+        let nodes: BTreeSet<u32> = nodes.flat_map(|n| n.terms.iter().copied()).collect();
         for value in self.trace.values.iter().filter(|v| v.side == Side::Read) {
             let at = self.shapes.place(value.term);
-            if self.trace.terms.get(at).is_some_and(|t| t.op.is_none()) {
+            let of_node = nodes.contains(&value.term);
+            if !of_node && self.trace.terms.get(at).is_some_and(|t| t.op.is_none()) {
                 self.read.entry(at).or_default().push(&value.name);
             }
         }
