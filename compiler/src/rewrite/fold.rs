@@ -1,4 +1,4 @@
-//! Folding: what is computed from constants alone is computed now, in f64, and rounded once.
+//! Folding: what is computed from constants alone is computed now, in f64 and rounded once unless every bit must stay.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +26,8 @@ pub struct FoldLimits {
     pub growth: usize,
     /// No folded value may have more elements.
     pub elements: usize,
+    /// Whether folding computes in the types of the model, so that every bit stays; otherwise in f64, rounded once.
+    pub keep_bits: bool,
 }
 
 /// A folded value may be this many times as large as what it is made of: a kernel set into a larger one is.
@@ -33,7 +35,7 @@ const GROWTH_FACTOR: usize = 16;
 
 impl Default for FoldLimits {
     fn default() -> FoldLimits {
-        FoldLimits { growth: 1 << 20, elements: 1 << 28 }
+        FoldLimits { growth: 1 << 20, elements: 1 << 28, keep_bits: false }
     }
 }
 
@@ -144,7 +146,8 @@ impl Engine {
         if roots.is_empty() {
             return Ok(0);
         }
-        let results = evaluate(&self.graph, &roots, &foldable)?;
+        let real = if limits.keep_bits { Real::Native } else { Real::F64 };
+        let results = evaluate(&self.graph, &roots, &foldable, real)?;
         let count = roots.len();
         for (v, tensor) in roots.into_iter().zip(results) {
             let constant = rounded(&self.graph, v, &tensor)?;
@@ -175,7 +178,7 @@ fn rounded(graph: &Graph, v: Value, tensor: &Tensor) -> Result<Constant, Rewrite
 /// The value of `v` in a graph that is computed from constants alone, as folding makes it.
 pub(crate) fn constant_of(graph: &Graph, v: Value) -> Result<Constant, RewriteError> {
     let all = graph.nodes().into_iter().collect();
-    match evaluate(graph, &[v], &all)?.first() {
+    match evaluate(graph, &[v], &all, Real::F64)?.first() {
         Some(tensor) => rounded(graph, v, tensor),
         None => Err(RewriteError::Fold("there is no result".into())),
     }
@@ -193,8 +196,8 @@ fn constant_bytes(graph: &Graph, id: NodeId) -> usize {
     }
 }
 
-/// The values of `roots`, computed in f64 from the constants below them.
-fn evaluate(graph: &Graph, roots: &[Value], foldable: &BTreeSet<NodeId>) -> Result<Vec<Tensor>, RewriteError> {
+/// The values of `roots`, computed from the constants below them.
+fn evaluate(graph: &Graph, roots: &[Value], foldable: &BTreeSet<NodeId>, real: Real) -> Result<Vec<Tensor>, RewriteError> {
     let mut cone = Graph::new();
     let mut moved: BTreeMap<Value, Value> = BTreeMap::new();
     let mut needed: BTreeSet<NodeId> = BTreeSet::new();
@@ -221,7 +224,7 @@ fn evaluate(graph: &Graph, roots: &[Value], foldable: &BTreeSet<NodeId>) -> Resu
         cone.add_output(i.to_string(), moved[root], graph.fact(*root).cloned());
     }
     let plan = lower(&cone).map_err(|e| RewriteError::Fold(e.to_string()))?;
-    let options = SessionOptions { threads: threads(), real: Real::F64, ..SessionOptions::default() };
+    let options = SessionOptions { threads: threads(), real, ..SessionOptions::default() };
     let session = Session::new(Arc::new(plan), options).map_err(|e| RewriteError::Fold(e.to_string()))?;
     session.run(&BTreeMap::new()).map_err(|e| RewriteError::Fold(e.to_string()))
 }

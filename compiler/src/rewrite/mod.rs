@@ -289,7 +289,8 @@ fn settle(engine: &mut Engine, rules: &[&'static Rule], options: &Options, made:
         if left == 0 {
             return Ok(total);
         }
-        let folded = engine.fold(options.fold)?;
+        let limits = FoldLimits { keep_bits: options.fold.keep_bits || options.fp == Fp::Strict, ..options.fold };
+        let folded = engine.fold(limits)?;
         let rewritten = engine.normalise(rules, left)?;
         total += rewritten;
         if folded + rewritten == 0 {
