@@ -197,7 +197,12 @@ fn constant_bytes(graph: &Graph, id: NodeId) -> usize {
 }
 
 /// The values of `roots`, computed from the constants below them.
-fn evaluate(graph: &Graph, roots: &[Value], foldable: &BTreeSet<NodeId>, real: Real) -> Result<Vec<Tensor>, RewriteError> {
+fn evaluate(
+    graph: &Graph,
+    roots: &[Value],
+    foldable: &BTreeSet<NodeId>,
+    real: Real,
+) -> Result<Vec<Tensor>, RewriteError> {
     let mut cone = Graph::new();
     let mut moved: BTreeMap<Value, Value> = BTreeMap::new();
     let mut needed: BTreeSet<NodeId> = BTreeSet::new();
