@@ -318,3 +318,34 @@ fn lists_agree_in_every_form() {
     assert_eq!(ok(&["list", "ops"]).lines().count(), names.len() + 1);
     ok(&["list", "instructions"]);
 }
+
+#[test]
+fn traces_are_written_read_and_replayed() {
+    let f = Files::new();
+    // A name that appears in the pages, and a rule that fires.
+    let mut m = model(1.0);
+    let graph = m.graph.mut_or_insert_default();
+    graph.node.push(node("Identity", "id", &["y"], &["z"]));
+    graph.output[0].name = "z".into();
+    let m = f.model("m.onnx", &m);
+    let (out, trace, page) = (f.path("o.onnx"), f.path("t.jsonl"), f.path("r.html"));
+    ok(&["optimize", &m, "-o", &out, "--trace", &trace, "--report", &page]);
+    assert!(std::fs::read_to_string(&page).unwrap().starts_with("<!doctype html>"));
+    assert!(ok(&["trace", "show", &trace]).contains("identity"));
+    assert_eq!(json(&["trace", "show", "--json", &trace])["rules"]["identity"], 1);
+    assert!(ok(&["trace", "explain", "id", &trace]).contains("identity(x) => x"));
+    assert!(fails(2, &["trace", "explain", "conw", &trace]).contains("\"conv\""));
+    ok(&["trace", "why-not", "conv-compose", &trace]);
+    ok(&["trace", "why-not", "conv-compose", "conv", &trace]);
+    assert!(fails(2, &["trace", "why-not", "conv-composed", &trace]).contains("conv-compose"));
+    assert!(ok(&["trace", "dot", &trace]).starts_with("digraph"));
+    ok(&["trace", "html", &trace]);
+    assert!(Path::new(&f.path("t.html")).exists());
+    assert!(ok(&["trace", "replay", &trace, "--model", &m, "--optimized", &out]).starts_with("proved"));
+    assert!(fails(6, &["trace", "replay", &trace, "--model", &out]).contains("SHA-256"));
+    let text = std::fs::read_to_string(&trace).unwrap();
+    std::fs::write(&trace, text.replace("\"rule\":\"identity\"", "\"rule\":\"relu-relu\"")).unwrap();
+    assert!(fails(6, &["trace", "replay", &trace]).contains("step 0"));
+    fails(3, &["trace", "show", &m]);
+    fails(1, &["trace", "show", &f.path("none.jsonl")]);
+}

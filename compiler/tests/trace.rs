@@ -4,7 +4,7 @@ use convc::{
     onnx::{self, ExportOptions, Limits as ModelLimits, Model},
     rewrite::{self, Options},
     trace::{
-        Limits, Meta, Side, Trace, TraceError,
+        Limits, Meta, Side, Trace, TraceError, dot, html,
         replay::{NotProved, replay},
         show,
         walk::Walk,
@@ -434,5 +434,33 @@ fn damaged_files_are_refused_with_their_line() {
         if let Ok(t) = Trace::read_from(&*changed, &Limits::default()) {
             let _ = (replay(&t, None, None), show::summary(&t));
         }
+    }
+}
+
+#[test]
+fn the_documented_trace_is_one() {
+    let doc = include_str!("../../docs/trace.md");
+    let (_, rest) = doc.split_once("```json\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let trace = Trace::read_from(text.as_bytes(), &Limits::default()).unwrap();
+    assert_eq!(replay(&trace, None, None).unwrap().derived, 1);
+    assert_eq!(String::from_utf8(bytes_of(&trace)).unwrap(), text);
+}
+
+#[test]
+fn pages_and_drawings_escape_names() {
+    let (mut trace, _) = optimise(&repvgg());
+    let evil = "</script><script>alert(\"1\")</script>\u{1b}[31m";
+    trace.nodes.iter_mut().for_each(|n| n.name = evil.into());
+    trace.header.rules.iter_mut().for_each(|r| r.equation = evil.into());
+    trace.outputs[0].name = evil.into();
+    let page = html(&trace, evil);
+    assert!(!page.contains("<script") && !page.contains('\u{1b}') && page.contains("&lt;script&gt;"), "{page}");
+    let drawing = dot(&trace);
+    assert!(!drawing.contains('\u{1b}'));
+    // Every quotation mark that is not escaped opens or closes a label.
+    for line in drawing.lines() {
+        let marks = line.replace("\\\"", "").matches('"').count();
+        assert_eq!(marks % 2, 0, "{line}");
     }
 }

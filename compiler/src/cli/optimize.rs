@@ -12,7 +12,7 @@ use convc::{
     onnx::{self, ExportOptions, WriteError},
     ops,
     rewrite::{self, Fp, Options, RewriteError, Rewritten},
-    trace::{Meta, Trace},
+    trace::{Meta, Trace, html},
     verify::{self, VerifyError},
 };
 use convc_runtime::{
@@ -41,6 +41,9 @@ pub(crate) struct Optimize {
     /// Record every step
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Write a page that shows every step
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     rewriting: RewriteArgs,
     #[command(flatten)]
@@ -138,7 +141,7 @@ pub(crate) fn rewrite_failure(e: RewriteError) -> Failure {
 
 pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| model::beside(&args.model, "opt.onnx"));
-    for file in args.trace.iter().chain([&output]) {
+    for file in args.trace.iter().chain(&args.report).chain([&output]) {
         model::refuse_overwrite(&args.model, file)?;
     }
     let mut model = model::load_onnx(&args.model, &args.limits.limits())?;
@@ -174,11 +177,17 @@ pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
     } else {
         onnx::save(&model, &output, &options).map_err(write_failure)?.written
     };
-    if let Some(path) = args.trace.as_ref().filter(|_| !args.dry_run) {
+    if (args.trace.is_some() || args.report.is_some()) && !args.dry_run {
         let model_sha256 = Some(trace::sha256_of(&args.model)?);
         let meta = Meta { model_sha256, options: &rewriting, original: &original, written: &written };
         let record = Trace::from_rewritten(&rewritten, &meta).map_err(rewrite_failure)?;
-        trace::save(path, |out| record.write(out))?;
+        if let Some(path) = &args.trace {
+            trace::save(path, |out| record.write(out))?;
+        }
+        if let Some(path) = &args.report {
+            let name = args.model.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+            trace::save(path, |out| out.write_all(html(&record, &name).as_bytes()))?;
+        }
     }
     let summary = Summary::new(&original, &rewritten);
     if args.json {

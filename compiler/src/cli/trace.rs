@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use convc::trace::{
-    Limits, Trace as Record, TraceError,
+    self, Limits, Trace as Record, TraceError,
     replay::{self, Proof},
     show::{self, Unknown},
     walk::Walk,
@@ -33,6 +33,8 @@ enum Verb {
     Show(Show),
     Explain(Explain),
     WhyNot(WhyNot),
+    Html(Html),
+    Dot(Dot),
     Replay(Replay),
 }
 
@@ -71,6 +73,23 @@ struct WhyNot {
     json: bool,
 }
 
+/// Write a trace as one page that loads nothing
+#[derive(Args)]
+struct Html {
+    /// The trace
+    trace: PathBuf,
+    /// Where the page goes; the default is beside the trace, with the extension .html
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Print the outputs' terms before and after as a Graphviz drawing
+#[derive(Args)]
+struct Dot {
+    /// The trace
+    trace: PathBuf,
+}
+
 /// Derive every step again, without an e-graph, and prove that the outputs are what they were
 #[derive(Args)]
 struct Replay {
@@ -94,6 +113,8 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
         Verb::Show(a) => show(a),
         Verb::Explain(a) => explain(a),
         Verb::WhyNot(a) => why_not(a),
+        Verb::Html(a) => html(a),
+        Verb::Dot(a) => print(&trace::dot(&read(&a.trace)?)),
         Verb::Replay(a) => replay(a),
     }
 }
@@ -172,6 +193,14 @@ fn why_not(args: &WhyNot) -> Result<(), Failure> {
         return print_json("trace-why-not", json!({ "rule": args.rule, "node": node, "not_fired": rows }));
     }
     print(&visible(&show::why_not_text(&trace, &args.rule, node.as_deref(), &rows)))
+}
+
+fn html(args: &Html) -> Result<(), Failure> {
+    let trace = read(&args.trace)?;
+    let output = args.output.clone().unwrap_or_else(|| model::beside(&args.trace, "html"));
+    model::refuse_overwrite(&args.trace, &output)?;
+    let name = args.trace.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    save(&output, |out| out.write_all(trace::html(&trace, &name).as_bytes()))
 }
 
 fn replay(args: &Replay) -> Result<(), Failure> {

@@ -5,7 +5,9 @@
 //! proves the outputs equal; [`walk`] leads from any node of the file written back to nodes of the file read.
 
 mod closure;
+mod dot;
 mod file;
+mod html;
 pub mod lines;
 mod record;
 pub mod replay;
@@ -13,6 +15,8 @@ pub mod show;
 mod table;
 pub mod walk;
 
+pub use dot::dot;
 pub use file::{Limits, TraceError};
+pub use html::html;
 pub use lines::{SCHEMA, Side, Trace};
 pub use record::Meta;
