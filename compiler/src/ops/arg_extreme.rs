@@ -39,3 +39,23 @@ impl OnnxOperator for ArgExtreme {
         node.emit(self.name(), attrs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use crate::ops::testing::{Arg, int, rewritten};
+
+    #[test]
+    fn negative_axes_and_last_positions_by_opset() {
+        let x = Tensor::new([2, 3], vec![1f32, 3.0, 3.0, 2.0, 2.0, 1.0]).unwrap();
+        let (args, tensors) = ([Arg::Input(Fact::of(&x))], [x]);
+        for name in ["ArgMax", "ArgMin"] {
+            let attrs = vec![int("axis", -1), int("keepdims", 0)];
+            assert_eq!(rewritten(name, (13, 7), &args, attrs.clone(), &tensors).unwrap()[0].attrs[0], int("axis", 1));
+            let last = [attrs, vec![int("select_last_index", 1)]].concat();
+            assert!(rewritten(name, (13, 11), &args, last.clone(), &tensors).is_err());
+            assert_eq!(rewritten(name, (13, 12), &args, last.clone(), &tensors).unwrap()[0].attrs, last);
+        }
+    }
+}

@@ -22,3 +22,51 @@ impl OnnxOperator for Binary {
         node.emit(self.name(), vec![])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use crate::ops::testing::{Arg, int, rewritten, string};
+
+    #[test]
+    fn operators_of_two_operands_come_back() {
+        let f = [Tensor::vector(vec![1f32, -2.5]), Tensor::scalar(2f32)];
+        let i = [Tensor::vector(vec![5u8, 200]), Tensor::scalar(2u8)];
+        let s = [Tensor::vector(vec![5i32, -7]), Tensor::scalar(2i32)];
+        let b = [Tensor::vector(vec![true, false]), Tensor::scalar(true)];
+        let m = [Tensor::new([2, 2], vec![1f32, 2.0, 3.0, 4.0]).unwrap(), Tensor::vector(vec![1f32, -1.0])];
+        let mixed = [f[0].clone(), Tensor::scalar(2i64)];
+        let cases: &[(&str, &[Tensor; 2], Vec<_>, i64)] = &[
+            ("Add", &f, vec![], 7),
+            ("Sub", &f, vec![], 7),
+            ("Mul", &f, vec![], 7),
+            ("Div", &f, vec![], 7),
+            ("PRelu", &f, vec![], 7),
+            ("Pow", &f, vec![], 7),
+            ("Pow", &mixed, vec![], 12),
+            ("Mod", &i, vec![], 10),
+            ("Mod", &f, vec![int("fmod", 1)], 10),
+            ("Mod", &f, vec![], 28),
+            ("BitShift", &i, vec![string("direction", "LEFT")], 11),
+            ("BitShift", &s, vec![string("direction", "RIGHT")], 28),
+            ("And", &b, vec![], 7),
+            ("Or", &b, vec![], 7),
+            ("Xor", &b, vec![], 7),
+            ("BitwiseAnd", &i, vec![], 18),
+            ("BitwiseOr", &i, vec![], 18),
+            ("BitwiseXor", &i, vec![], 18),
+            ("MatMul", &m, vec![], 7),
+            ("MatMulInteger", &[i[0].clone(), i[0].clone()], vec![], 10),
+            ("Einsum", &m, vec![string("equation", "ij,j->i")], 12),
+            ("CumSum", &[f[0].clone(), Tensor::scalar(0i64)], vec![int("reverse", 1)], 11),
+            ("CumProd", &[f[0].clone(), Tensor::scalar(0i64)], vec![int("exclusive", 1)], 26),
+        ];
+        for (name, tensors, attrs, first) in cases {
+            let args = tensors.each_ref().map(|t| Arg::Input(Fact::of(t)));
+            let at = |opset| rewritten(name, (28, opset), &args, attrs.clone(), &tensors[..]);
+            assert_eq!((7..=28).find(|&opset| at(opset).is_ok()), Some(*first), "{name}");
+            assert_eq!(&at(28).unwrap()[0].attrs, attrs, "{name}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
-//! BitShift, new in opset 11.
+//! BitShift, new in opset 11; signed integers came with opset 28.
 
 use convc_runtime::{
-    AttrValue,
+    AttrValue, DType,
     ops::{BitShift, bit_shift::Direction},
 };
 
@@ -22,6 +22,10 @@ impl OnnxOperator for BitShift {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.since(11)?;
+        let signed = |d| matches!(d, DType::I8 | DType::I16 | DType::I32 | DType::I64);
+        if node.opset() < 28 && node.dtype(0).is_some_and(signed) {
+            return Err(node.refuse("its operands are signed, which it takes from opset 28 on"));
+        }
         node.emit("BitShift", vec![("direction", AttrValue::Str(self.direction.text().into()))])
     }
 }

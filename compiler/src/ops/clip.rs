@@ -43,3 +43,36 @@ impl OnnxOperator for Clip {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{DType, Fact, Tensor};
+
+    use crate::ops::testing::{Arg, float, read, read_args, rewritten, write};
+
+    #[test]
+    fn bounds_are_attributes_before_opset_11() {
+        let x = Tensor::vector(vec![-1f32, 0.5, 7.0]);
+        let args = [Arg::Input(Fact::of(&x))];
+        for attrs in [vec![], vec![float("min", 0.0)], vec![float("max", 6.0)], vec![float("min", 0.0), float("max", 6.0)]] {
+            let tensors = std::slice::from_ref(&x);
+            let old = rewritten("Clip", (6, 10), &args, attrs.clone(), tensors).unwrap();
+            assert_eq!((&old[0].attrs, old[0].inputs.len()), (&attrs, 1));
+            let new = rewritten("Clip", (6, 13), &args, attrs.clone(), tensors).unwrap();
+            assert!(new[0].attrs.is_empty());
+        }
+        let whole = vec![float("min", f32::MIN), float("max", f32::MAX)];
+        let (graph, y) = read("Clip", 6, &[Fact::of(&x)], whole, 1).unwrap();
+        assert_eq!(write(&graph, y[0], 13).unwrap()[0].inputs.len(), 1);
+    }
+
+    #[test]
+    fn what_old_opsets_cannot_say() {
+        let f = || Arg::Input(Fact::fixed(DType::F32, &[]));
+        let (graph, y) = read_args("Clip", 11, &[f(), f()], vec![], 1).unwrap();
+        assert!(write(&graph, y[0], 10).is_err() && write(&graph, y[0], 11).is_ok());
+        let i = Arg::Input(Fact::fixed(DType::I32, &[2]));
+        let (graph, y) = read_args("Clip", 12, &[i], vec![], 1).unwrap();
+        assert!(write(&graph, y[0], 11).is_err() && write(&graph, y[0], 12).is_ok());
+    }
+}

@@ -36,3 +36,24 @@ impl OnnxOperator for Compare {
         node.emit(self.name(), vec![])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use super::*;
+    use crate::ops::testing::{Arg, rewritten};
+
+    #[test]
+    fn types_by_opset() {
+        let first = |kind: CompareKind, x: &Tensor| {
+            let args = [Arg::Input(Fact::of(x)), Arg::Input(Fact::of(x))];
+            let tensors = [x.clone(), x.clone()];
+            (7..=28).find(|&opset| rewritten(kind.text(), (28, opset), &args, vec![], &tensors).is_ok())
+        };
+        let (f, i, s) = (Tensor::scalar(1f32), Tensor::scalar(1i64), Tensor::scalar(String::from("a")));
+        assert_eq!([&f, &i, &s].map(|x| first(CompareKind::Equal, x)), [Some(11), Some(7), Some(19)]);
+        assert_eq!([&f, &i].map(|x| first(CompareKind::Less, x)), [Some(7), Some(9)]);
+        assert_eq!([&f, &i].map(|x| first(CompareKind::GreaterOrEqual, x)), [Some(12), Some(12)]);
+    }
+}

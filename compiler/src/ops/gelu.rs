@@ -64,3 +64,23 @@ impl OnnxOperator for Gelu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use crate::ops::testing::{Arg, rewritten, string};
+
+    #[test]
+    fn a_composition_before_opset_20() {
+        let x = Tensor::vector(vec![-3.7f32, -0.5, 0.0, 0.3, 0.9, 5.5]);
+        let args = [Arg::Input(Fact::of(&x))];
+        for (text, nodes) in [("none", 5), ("tanh", 9)] {
+            let attrs = vec![string("approximate", text)];
+            let count = |opset| rewritten("Gelu", (20, opset), &args, attrs.clone(), std::slice::from_ref(&x)).map(|n| n.len());
+            assert_eq!(count(20), Ok(1));
+            assert_eq!(count(19), Ok(nodes));
+            assert_eq!(count(7).is_ok(), text == "tanh");
+        }
+    }
+}

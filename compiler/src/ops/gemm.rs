@@ -42,3 +42,23 @@ impl OnnxOperator for Gemm {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use crate::ops::testing::{Arg, float, int, rewritten};
+
+    #[test]
+    fn the_third_operand_is_required_before_opset_11() {
+        let a = Tensor::new([3, 2], vec![1f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        let b = Tensor::new([2, 3], vec![1f32, -2.0, 3.0, 0.5, 5.0, 6.0]).unwrap();
+        let args = [Arg::Input(Fact::of(&a)), Arg::Input(Fact::of(&b))];
+        let attrs = vec![float("alpha", 0.5), float("beta", 2.0), int("transA", 1), int("transB", 1)];
+        let tensors = [a, b];
+        let inputs = |opset| rewritten("Gemm", (13, opset), &args, attrs.clone(), &tensors).unwrap()[0].inputs.len();
+        assert_eq!((inputs(7), inputs(10), inputs(11)), (3, 3, 2));
+        let three = [&args[..], &[Arg::Constant(Tensor::vector(vec![1f32, 2.0]))]].concat();
+        assert_eq!(rewritten("Gemm", (7, 13), &three, attrs, &tensors).unwrap()[0].attrs.len(), 4);
+    }
+}

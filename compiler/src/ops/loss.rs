@@ -37,3 +37,25 @@ impl OnnxOperator for Loss {
         node.emit(self.name(), attrs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use super::*;
+    use crate::ops::testing::{Arg, int, rewritten, string};
+
+    #[test]
+    fn attributes_come_back() {
+        let x = Tensor::new([2, 3], vec![0.1f32, 0.2, 0.3, -1.0, 0.0, 1.0]).unwrap();
+        let target = Tensor::vector(vec![1i64, 2]);
+        let args = [Arg::Input(Fact::of(&x)), Arg::Constant(target)];
+        for &kind in LossKind::ALL {
+            for attrs in [vec![], vec![int("ignore_index", 1), string("reduction", "sum")]] {
+                let nodes = rewritten(kind.text(), (13, 12), &args, attrs.clone(), std::slice::from_ref(&x)).unwrap();
+                assert_eq!(nodes[0].attrs, attrs);
+            }
+            assert!(rewritten(kind.text(), (13, 11), &args, vec![], std::slice::from_ref(&x)).is_err());
+        }
+    }
+}

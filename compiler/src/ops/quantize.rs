@@ -110,3 +110,30 @@ impl OnnxOperator for DynamicQuantizeLinear {
         node.emit("DynamicQuantizeLinear", vec![])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use crate::ops::testing::{Arg, int, rewritten};
+
+    #[test]
+    fn granularity_by_opset() {
+        let x = Tensor::new([2, 4], (0..8).map(|v| v as f32).collect()).unwrap();
+        let q = Tensor::new([2, 4], (0..8).collect::<Vec<u8>>()).unwrap();
+        let scales = [
+            (Tensor::scalar(0.5f32), vec![], 10),
+            (Tensor::vector(vec![0.5f32, 0.25]), vec![int("axis", 0)], 13),
+            (Tensor::vector(vec![0.5f32, 0.25, 1.0, 2.0]), vec![], 13),
+            (Tensor::new([2, 2], vec![0.5f32, 0.25, 1.0, 2.0]).unwrap(), vec![int("block_size", 2)], 21),
+        ];
+        for (name, x) in [("QuantizeLinear", &x), ("DequantizeLinear", &q)] {
+            for (scale, attrs, first) in &scales {
+                let args = [Arg::Input(Fact::of(x)), Arg::Constant(scale.clone())];
+                let at = |opset| rewritten(name, (28, opset), &args, attrs.clone(), std::slice::from_ref(x));
+                assert_eq!((7..=28).find(|&opset| at(opset).is_ok()), Some(*first), "{name} {attrs:?}");
+                assert_eq!(&at(28).unwrap()[0].attrs, attrs);
+            }
+        }
+    }
+}

@@ -68,3 +68,40 @@ impl OnnxOperator for Reduce {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use super::*;
+    use crate::ops::testing::{Arg, int, ints, rewritten};
+
+    #[test]
+    fn axes_move_between_attribute_and_operand() {
+        let x = Tensor::new([2, 3, 2], (1..13).map(|v| v as f32).collect()).unwrap();
+        let (data, tensors) = (Arg::Input(Fact::of(&x)), [x]);
+        for &kind in ReduceKind::ALL {
+            let (name, first) = (kind.text(), operand_since(kind));
+            let attrs = vec![int("keepdims", 0), ints("axes", &[-1, 0])];
+            let node = &rewritten(name, (11, 28), std::slice::from_ref(&data), attrs.clone(), &tensors).unwrap()[0];
+            assert_eq!((node.inputs.len(), node.attrs.len()), (2, 1));
+            let node = &rewritten(name, (11, first - 1), std::slice::from_ref(&data), attrs, &tensors).unwrap()[0];
+            assert_eq!((node.inputs.len(), node.attrs.len()), (1, 2));
+            let args = [data.clone(), Arg::Constant(Tensor::vector(vec![-1i64]))];
+            let node = &rewritten(name, (28, 7), &args, vec![], &tensors).unwrap()[0];
+            assert_eq!(node.attrs, [ints("axes", &[2])]);
+            // No axes mean all, or none.
+            let args = [data.clone(), Arg::Constant(Tensor::vector(Vec::<i64>::new()))];
+            for noop in [0, 1] {
+                let attrs = vec![int("noop_with_empty_axes", noop)];
+                for opset in [7, 12, first - 1, first] {
+                    rewritten(name, (28, opset), &args, attrs.clone(), &tensors).unwrap();
+                }
+            }
+            let args = [data.clone(), Arg::Input(Fact::of(&Tensor::vector(vec![1i64])))];
+            let both = [tensors[0].clone(), Tensor::vector(vec![1i64])];
+            assert!(rewritten(name, (28, first), &args, vec![], &both).is_ok());
+            assert!(rewritten(name, (28, first - 1), &args, vec![], &both).is_err());
+        }
+    }
+}

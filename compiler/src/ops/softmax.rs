@@ -59,3 +59,35 @@ impl OnnxOperator for Softmax {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use super::*;
+    use crate::ops::testing::{Arg, int, rewritten};
+
+    #[test]
+    fn two_meanings_of_the_axis() {
+        let x = Tensor::new([2, 3, 2, 1], (0..12).map(|v| (v * v % 7) as f32).collect()).unwrap();
+        let (args, tensors) = ([Arg::Input(Fact::of(&x))], [x]);
+        for &kind in SoftmaxKind::ALL {
+            let write = |opset, written, axis| {
+                let attrs = vec![int("axis", axis)];
+                rewritten(kind.text(), (opset, written), &args, attrs, &tensors).map(|n| n.len())
+            };
+            for axis in -4..4 {
+                // The old meaning survives only where one axis is meant.
+                let single = matches!(axis, 2 | 3 | -1 | -2);
+                for old in [7, 11, 12] {
+                    assert_eq!(write(12, old, axis), Ok(1));
+                    assert_eq!(write(13, old, axis), Ok(if single { 1 } else { 3 }));
+                }
+                assert_eq!(write(13, 13, axis), Ok(1));
+                assert_eq!(write(12, 13, axis).is_ok(), single);
+            }
+            rewritten(kind.text(), (12, 7), &args, vec![], &tensors).unwrap();
+            assert!(rewritten(kind.text(), (13, 13), &args, vec![], &tensors).unwrap()[0].attrs.is_empty());
+        }
+    }
+}

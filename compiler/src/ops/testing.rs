@@ -1,6 +1,11 @@
 //! Helpers of the operators' unit tests.
 
-use convc_runtime::{AttrValue, Constant, Fact, Tensor};
+use std::collections::BTreeMap;
+
+use convc_runtime::{
+    AttrValue, Constant, Fact, Tensor,
+    session::{Session, SessionOptions},
+};
 
 use super::{ExportError, ImportError, NodeReader, NodeWriter, writer::Operand};
 use crate::{
@@ -140,4 +145,53 @@ pub(crate) fn write_all(graph: &Graph, id: NodeId, opset: i64) -> Result<Nodes, 
         })
         .collect();
     Ok((nodes, constants))
+}
+
+/// Reads a node, writes it at `written`, reads that again, and requires that both compute the same bits. The operands are `args`, of
+/// which the inputs take `tensors` in turn.
+///
+/// # Errors
+/// If the opset cannot express it.
+pub(crate) fn rewritten(
+    op_type: &str,
+    (opset, written): (i64, i64),
+    args: &[Arg],
+    attrs: Vec<(String, AttrValue)>,
+    tensors: &[Tensor],
+) -> Result<Vec<Written>, ExportError> {
+    let run = |graph: &Graph| {
+        let plan = crate::lower::lower(graph).unwrap();
+        let session = Session::new(plan.into(), SessionOptions::default()).unwrap();
+        let names = session.plan().inputs.iter().map(|p| p.name.clone());
+        session.run(&names.zip(tensors.iter().cloned()).collect()).unwrap()
+    };
+    let (graph, y) = read_args(op_type, opset, args, attrs, 1).unwrap();
+    let (nodes, constants) = write_all(&graph, y[0].node, written)?;
+    let mut again = Graph::new();
+    let mut values: BTreeMap<String, Value> = BTreeMap::new();
+    for v in graph.inputs() {
+        let name = graph.value_name(v).unwrap();
+        values.insert(name.into(), again.add_input(name, graph.fact(v).cloned(), None));
+    }
+    for v in graph.node(y[0].node).operands().iter().flatten() {
+        if let Some(c) = graph.constant(*v) {
+            let name = graph.value_name(*v).map_or_else(|| format!("v_{}_{}", v.node, v.port), str::to_owned);
+            values.insert(name, again.add_constant(c.clone()));
+        }
+    }
+    for (name, tensor) in constants {
+        values.insert(name, again.add_constant(Constant::from_tensor(&tensor).unwrap()));
+    }
+    for node in &nodes {
+        let operands = node.inputs.iter().map(|n| values.get(n).copied()).collect();
+        let outputs = vec![true; node.outputs.len()];
+        let reader = super::reader("", &node.op_type).unwrap();
+        let mut node_reader =
+            NodeReader::new(&mut again, &node.op_type, written, operands, outputs, node.attrs.clone());
+        let results = reader(&mut node_reader).unwrap_or_else(|e| panic!("{node:?}: {e}"));
+        values.extend(node.outputs.iter().cloned().zip(results));
+    }
+    again.add_output("y0", values["y0"], None);
+    assert_eq!(format!("{:?}", run(&again)), format!("{:?}", run(&graph)), "{op_type} at opset {written}");
+    Ok(nodes)
 }

@@ -91,3 +91,33 @@ impl OnnxOperator for Unary {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use super::*;
+    use crate::ops::testing::{Arg, float, rewritten};
+
+    #[test]
+    fn every_function_is_written_or_refused_at_every_opset() {
+        let x = Tensor::vector(vec![-3.7f32, -0.5, 0.0, 0.3, 0.9, 5.5]);
+        let args = [Arg::Input(Fact::of(&x))];
+        for &kind in UnaryKind::ALL {
+            let (alpha, beta) = parameters(kind);
+            let (a, b) = kind.defaults();
+            let mut given: Vec<_> = [(alpha, a), (beta, b)].into_iter().filter_map(|(n, v)| Some(float(n, v? * 0.75 + 0.125))).collect();
+            for attrs in [vec![], std::mem::take(&mut given)] {
+                for opset in 7..=28 {
+                    let composed = matches!(kind, UnaryKind::HardSwish | UnaryKind::Mish | UnaryKind::Swish);
+                    let nodes = rewritten(kind.text(), (28, opset), &args, attrs.clone(), std::slice::from_ref(&x));
+                    assert_eq!(nodes.is_ok(), composed || opset >= first_opset(kind), "{kind:?} at opset {opset}");
+                    if opset >= first_opset(kind) {
+                        let nodes = nodes.unwrap();
+                        assert_eq!((nodes.len(), nodes[0].attrs.len()), (1, attrs.len()), "{kind:?}");
+                    }
+                }
+            }
+        }
+    }
+}

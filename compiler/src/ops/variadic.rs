@@ -33,3 +33,27 @@ impl OnnxOperator for Variadic {
         node.emit(self.name(), vec![])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convc_runtime::{Fact, Tensor};
+
+    use super::*;
+    use crate::ops::testing::{Arg, rewritten};
+
+    #[test]
+    fn broadcasting_and_integers_by_opset() {
+        let (a, b) = (Tensor::vector(vec![1f32, -2.0]), Tensor::scalar(0.5f32));
+        let i = Tensor::vector(vec![1i64, 2]);
+        let first = |kind: VariadicKind, x: &[Tensor]| {
+            let args: Vec<Arg> = x.iter().map(|x| Arg::Input(Fact::of(x))).collect();
+            (7..=28).find(|&opset| rewritten(kind.text(), (28, opset), &args, vec![], x).is_ok())
+        };
+        for &kind in VariadicKind::ALL {
+            assert_eq!(first(kind, &[a.clone()]), Some(7));
+            assert_eq!(first(kind, &[a.clone(), a.clone(), a.clone()]), Some(7));
+            assert_eq!(first(kind, &[a.clone(), b.clone()]), Some(8));
+        }
+        assert_eq!(first(VariadicKind::Max, &[i.clone(), i.clone()]), Some(12));
+    }
+}

@@ -1,4 +1,4 @@
-//! Shifts of unsigned integers: <https://onnx.ai/onnx/operators/onnx__BitShift.html>.
+//! Shifts of integers: <https://onnx.ai/onnx/operators/onnx__BitShift.html>.
 
 use crate::{
     DType, Element, Fact, OpError, Tensor, attribute_enum, attributes,
@@ -22,16 +22,12 @@ attribute_enum! {
 }
 
 attributes! {
-    /// `y = x` shifted by as many bits as the second operand says, elementwise, with NumPy's broadcasting; 0 where that is
-    /// all bits.
+    /// `y = x` shifted by as many bits as the second operand says, elementwise, with NumPy's broadcasting. To the right the
+    /// sign's bit is repeated; by a negative number or by all bits nothing else is left.
     pub struct BitShift {
         /// Which way.
         pub direction: Direction,
     }
-}
-
-fn unsigned(d: DType) -> bool {
-    matches!(d, DType::U8 | DType::U16 | DType::U32 | DType::U64)
 }
 
 impl Operator for BitShift {
@@ -39,7 +35,7 @@ impl Operator for BitShift {
 
     fn infer(&self, inputs: &[Option<&Fact>], _: &mut InferCx<'_>) -> Result<Vec<Fact>, OpError> {
         let (x, y) = (required(inputs, 0, "X")?, required(inputs, 1, "Y")?);
-        expect_dtype(x, 0, "X", "an unsigned integer type", unsigned)?;
+        expect_dtype(x, 0, "X", "an integer type", DType::is_integer)?;
         same_type(x.dtype, y.dtype, 1, "Y")?;
         let shape = broadcast(&[&x.shape, &y.shape])?;
         Ok(fold(self, inputs).unwrap_or_else(|| vec![Fact::new(x.dtype, shape)]))
@@ -49,10 +45,7 @@ impl Operator for BitShift {
         let (x, y) = (required(inputs, 0, "X")?, required(inputs, 1, "Y")?);
         let out = broadcast_pair(x.shape(), y.shape(), 1)?;
         cx.count(&out)?;
-        let wrong = || OpError::InputType { index: 0, name: "X", dtype: x.dtype(), expected: "an unsigned integer type" };
-        if !unsigned(x.dtype()) {
-            return Err(wrong());
-        }
+        let wrong = || OpError::InputType { index: 0, name: "X", dtype: x.dtype(), expected: "an integer type" };
         let data = match_integer!(x.data(), v => {
             let (x, y) = (Operand { elements: v, shape: x.shape() }, Operand::of(y, 1, "Y")?);
             Element::wrap(match self.direction {
@@ -74,5 +67,13 @@ mod tests {
         let (x, y) = (Tensor::vector(vec![16u8, 4, 255]), Tensor::vector(vec![1u8, 2, 8]));
         assert_eq!(run(&BitShift { direction: Direction::Left }, &[&x, &y]).unwrap()[0].to_i64s().unwrap(), [32, 16, 0]);
         assert_eq!(run(&BitShift { direction: Direction::Right }, &[&x, &y]).unwrap()[0].to_i64s().unwrap(), [8, 1, 0]);
+    }
+
+    #[test]
+    fn signs_are_kept_to_the_right() {
+        let (x, y) = (Tensor::vector(vec![-8i8, -1, 64, 4, -1, 4]), Tensor::vector(vec![1i8, 1, 1, -1, -8, 9]));
+        let of = |direction| run(&BitShift { direction }, &[&x, &y]).unwrap()[0].to_i64s().unwrap();
+        assert_eq!(of(Direction::Right), [-4, -1, 32, 0, -1, 0]);
+        assert_eq!(of(Direction::Left), [-16, -2, -128, 0, 0, 0]);
     }
 }

@@ -32,9 +32,9 @@ pub trait Integer: Element + Copy + Ord {
     fn xor(self, o: Self) -> Self;
     /// The other bits.
     fn not(self) -> Self;
-    /// Moved `n` bits up; 0 if that is all of them.
+    /// Moved `n` bits up; 0 if `n` is negative or all of them.
     fn shl(self, n: Self) -> Self;
-    /// Moved `n` bits down; 0 if that is all of them.
+    /// Moved `n` bits down, the sign's bit repeated; only that bit if `n` is negative or all of them.
     fn shr(self, n: Self) -> Self;
     /// The value as i128, which holds all.
     fn wide(self) -> i128;
@@ -77,7 +77,12 @@ macro_rules! integers {
             #[inline]
             fn shl(self, n: Self) -> Self { u32::try_from(n).ok().and_then(|n| self.checked_shl(n)).unwrap_or(0) }
             #[inline]
-            fn shr(self, n: Self) -> Self { u32::try_from(n).ok().and_then(|n| self.checked_shr(n)).unwrap_or(0) }
+            fn shr(self, n: Self) -> Self {
+                match u32::try_from(n) {
+                    Ok(n) if n < <$t>::BITS => self >> n,
+                    _ => self >> (<$t>::BITS - 1) >> 1,
+                }
+            }
             #[inline]
             fn wide(self) -> i128 { i128::from(self) }
             #[inline]

@@ -13,10 +13,22 @@ use crate::{
 };
 
 attributes! {
-    /// The remainder of `a / b`, elementwise, with NumPy's broadcasting. Floats need `fmod`.
+    /// The remainder of `a / b`, elementwise, with NumPy's broadcasting. Without `fmod` a zero has the sign of the divisor.
     pub struct Mod {
         /// Whether the remainder has the sign of the dividend, not of the divisor.
         pub fmod: bool,
+    }
+}
+
+/// `a - floor(a / b) * b`, exact but for one rounding where the signs differ.
+fn floor_remainder(a: f64, b: f64) -> f64 {
+    let r = libm::fmod(a, b);
+    if r == 0.0 {
+        0f64.copysign(b)
+    } else if (r < 0.0) == (b < 0.0) {
+        r
+    } else {
+        r + b
     }
 }
 
@@ -40,9 +52,6 @@ impl Operator for Mod {
         let (a, b) = (required(inputs, 0, "A")?, required(inputs, 1, "B")?);
         expect_dtype(a, 0, "A", "a number type", |d| d.is_float() || d.is_integer())?;
         same_type(a.dtype, b.dtype, 1, "B")?;
-        if a.dtype.is_float() && !self.fmod {
-            return Err(OpError::Attribute { name: "fmod", problem: "0, but floats need 1".into() });
-        }
         let shape = broadcast(&[&a.shape, &b.shape])?;
         if let Some(folded) = fold(self, inputs) {
             return Ok(folded);
@@ -67,7 +76,11 @@ impl Operator for Mod {
             a.data(),
             v => {
                 let (a, b) = (Operand { elements: v, shape: a.shape() }, Operand::of(b, 1, "B")?);
-                Element::wrap(zip(cx.pool, a, b, &out, |x, y| x.apply2(*y, "fmod", libm::fmod)))
+                Element::wrap(if self.fmod {
+                    zip(cx.pool, a, b, &out, |x, y| x.apply2(*y, "fmod", libm::fmod))
+                } else {
+                    zip(cx.pool, a, b, &out, |x, y| x.apply2(*y, "mod", floor_remainder))
+                })
             },
             else match_integer!(
                 a.data(),
@@ -91,6 +104,12 @@ mod tests {
         assert_eq!(run(&Mod { fmod: true }, &[&a, &b]).unwrap()[0], Tensor::vector(vec![0i32, 1, 5, 0, -1, 3]));
         let (a, b) = (Tensor::vector(vec![-4.5f32, 7.25]), Tensor::scalar(2f32));
         assert_eq!(run(&Mod { fmod: true }, &[&a, &b]).unwrap()[0], Tensor::vector(vec![-0.5f32, 1.25]));
+        assert_eq!(run(&Mod { fmod: false }, &[&a, &b]).unwrap()[0], Tensor::vector(vec![1.5f32, 1.25]));
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        let a = Tensor::vector(vec![0f32, -0.0, -3.0, 3.0, 1.0, inf, 1.0, nan]);
+        let b = Tensor::vector(vec![-2f32, 2.0, inf, inf, -inf, 2.0, 0.0, 2.0]);
+        let y = run(&Mod { fmod: false }, &[&a, &b]).unwrap().remove(0);
+        assert_eq!(format!("{:?}", y.as_slice::<f32>().unwrap()), "[-0.0, 0.0, inf, 3.0, -inf, NaN, NaN, NaN]");
         assert!(run(&Mod { fmod: true }, &[&Tensor::scalar(1u8), &Tensor::scalar(0u8)]).is_err());
     }
 }
