@@ -50,7 +50,7 @@ mod tests {
             (7..=28).find(|&opset| rewritten(kind.text(), (28, opset), &args, vec![], x).is_ok())
         };
         for &kind in VariadicKind::ALL {
-            assert_eq!(first(kind, &[a.clone()]), Some(7));
+            assert_eq!(first(kind, std::slice::from_ref(&a)), Some(7));
             assert_eq!(first(kind, &[a.clone(), a.clone(), a.clone()]), Some(7));
             assert_eq!(first(kind, &[a.clone(), b.clone()]), Some(8));
         }
