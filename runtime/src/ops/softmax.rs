@@ -1,8 +1,10 @@
 //! Softmax and its relatives: <https://onnx.ai/onnx/operators/onnx__Softmax.html>,
 //! <https://onnx.ai/onnx/operators/onnx__LogSoftmax.html>, <https://onnx.ai/onnx/operators/onnx__Hardmax.html>.
 
+use half::{bf16, f16};
+
 use crate::{
-    Data, Fact, OpError, Tensor, attribute_enum, attributes,
+    DType, Data, Fact, OpError, Tensor, attribute_enum, attributes,
     ops::{
         InferCx, Operator, RunCx,
         helpers::{expect_float, fold, normalize_axis, required},
@@ -26,7 +28,8 @@ attribute_enum! {
 
 attributes! {
     /// A function along one axis; same type and shape. The largest element is subtracted first. f32 is computed in f64, summed in
-    /// ascending order, and rounded once.
+    /// ascending order, and rounded once. For f16 and bf16 the exponentials of Softmax and their sum are elements of that type, as in
+    /// the function that ONNX defines it by.
     pub struct Softmax {
         /// The function.
         pub kind: SoftmaxKind,
@@ -37,17 +40,31 @@ attributes! {
     }
 }
 
-trait Row: Accumulate {
-    /// Applies the function to the elements of one row.
-    fn row(kind: SoftmaxKind, row: &mut [Self::Acc]);
+/// Rounds to the elements' type.
+type Round = fn(f64) -> f64;
+
+/// For elements of the type `dtype`, which f32 stands for if it is narrower.
+fn rounding(dtype: DType) -> Round {
+    match dtype {
+        DType::F16 => |x| f16::from_f64(x).to_f64(),
+        DType::BF16 => |x| bf16::from_f64(x).to_f64(),
+        _ => |x| x,
+    }
 }
 
-fn native_row(kind: SoftmaxKind, row: &mut [f64]) {
+trait Row: Accumulate {
+    /// Applies the function to the elements of one row.
+    fn row(kind: SoftmaxKind, row: &mut [Self::Acc], round: Round);
+}
+
+fn native_row(kind: SoftmaxKind, row: &mut [f64], round: Round) {
     let max = row.iter().copied().fold(f64::NEG_INFINITY, Scalar::max);
     match kind {
         SoftmaxKind::Softmax => {
-            row.iter_mut().for_each(|x| *x = libm::exp(*x - max));
-            let sum: f64 = row.iter().fold(0.0, |a, x| a + x);
+            row.iter_mut().for_each(|x| *x = round(libm::exp(*x - max)));
+            let exact = row.iter().fold(0.0, |a, x| a + x);
+            // A long row sums to more than f16 holds.
+            let sum = Some(round(exact)).filter(|s| s.is_finite()).unwrap_or(exact);
             row.iter_mut().for_each(|x| *x /= sum);
         }
         SoftmaxKind::LogSoftmax => {
@@ -66,19 +83,19 @@ fn native_row(kind: SoftmaxKind, row: &mut [f64]) {
 }
 
 impl Row for f32 {
-    fn row(kind: SoftmaxKind, row: &mut [f64]) {
-        native_row(kind, row);
+    fn row(kind: SoftmaxKind, row: &mut [f64], round: Round) {
+        native_row(kind, row, round);
     }
 }
 
 impl Row for f64 {
-    fn row(kind: SoftmaxKind, row: &mut [f64]) {
-        native_row(kind, row);
+    fn row(kind: SoftmaxKind, row: &mut [f64], round: Round) {
+        native_row(kind, row, round);
     }
 }
 
 impl Row for Field {
-    fn row(kind: SoftmaxKind, row: &mut [Field]) {
+    fn row(kind: SoftmaxKind, row: &mut [Field], _: Round) {
         let exp = |x: &Field| x.apply("Exp", libm::exp);
         let sum = row.iter().fold(Field::ZERO, |a, x| Scalar::add(a, exp(x)));
         match kind {
@@ -118,7 +135,7 @@ impl Softmax {
         Ok((shape[axis], shape[axis + 1..].iter().product()))
     }
 
-    fn apply<S: Row>(&self, x: &Tensor, v: &[S], cx: &RunCx<'_>) -> Result<Data, OpError> {
+    fn apply<S: Row>(&self, x: &Tensor, v: &[S], round: Round, cx: &RunCx<'_>) -> Result<Data, OpError> {
         let (size, inner) = self.geometry(x.shape())?;
         let mut y = v.to_vec();
         let block = (size * inner).max(1);
@@ -129,7 +146,7 @@ impl Softmax {
                 for j in 0..inner {
                     let at = || (0..size).map(|i| i * inner + j);
                     row.iter_mut().zip(at()).for_each(|(r, i)| *r = block[i].widen());
-                    S::row(self.kind, &mut row);
+                    S::row(self.kind, &mut row, round);
                     row.iter().zip(at()).for_each(|(r, i)| block[i] = S::narrow(*r));
                 }
             }
@@ -149,13 +166,14 @@ impl Operator for Softmax {
     }
 
     fn run(&self, inputs: &[Option<&Tensor>], cx: &RunCx<'_>) -> Result<Vec<Tensor>, OpError> {
+        let round = rounding(required(inputs, 0, "input")?.dtype());
         widened(inputs, |inputs| {
             let x = required(inputs, 0, "input")?;
             cx.count(x.shape())?;
             let data = match x.data() {
-                Data::F32(v) => self.apply(x, v, cx)?,
-                Data::F64(v) => self.apply(x, v, cx)?,
-                Data::Field(v) => self.apply(x, v, cx)?,
+                Data::F32(v) => self.apply(x, v, round, cx)?,
+                Data::F64(v) => self.apply(x, v, round, cx)?,
+                Data::Field(v) => self.apply(x, v, round, cx)?,
                 _ => {
                     let expected = "a floating-point type";
                     return Err(OpError::InputType { index: 0, name: "input", dtype: x.dtype(), expected });
@@ -198,6 +216,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn half_precision_steps_are_those_of_the_defining_function() {
+        let op = Softmax { kind: SoftmaxKind::Softmax, axis: -1, flatten: false };
+        let v = [0.11f32, 0.73, 0.4, 0.92].map(f16::from_f32);
+        let e = v.map(|x| f16::from_f64((x.to_f64() - v[3].to_f64()).exp()));
+        let sum = f16::from_f64(e.iter().map(|x| x.to_f64()).sum());
+        let want: Vec<f16> = e.iter().map(|x| f16::from_f32(x.to_f32() / sum.to_f32())).collect();
+        assert_eq!(run(&op, &[&Tensor::vector(v.to_vec())]).unwrap()[0], Tensor::vector(want));
+        let long = Tensor::vector(vec![f16::ONE; 1 << 17]);
+        assert_eq!(run(&op, &[&long]).unwrap()[0].as_slice::<f16>().unwrap()[0], f16::from_f64(1.0 / f64::from(1 << 17)));
     }
 
     #[test]
