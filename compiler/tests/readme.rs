@@ -1,0 +1,69 @@
+//! The commands of the README, run as it says, and the output it shows.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const CONVC: &str = "cargo run --release -p convc -- ";
+const SAMPLE: &str = "cargo run --release -p convc-samples --bin ";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The fenced blocks of `text`: their language and their lines.
+fn blocks(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let block = lines.by_ref().take_while(|l| *l != "```").map(str::to_owned).collect();
+            blocks.push((language.to_owned(), block));
+        }
+    }
+    blocks
+}
+
+#[test]
+fn commands_work_as_typed() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    // Where a clone's own files are, so that the commands need no change and leave nothing behind.
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("samples/models");
+    fs::create_dir_all(&models).unwrap();
+    for entry in fs::read_dir(root().join("samples/models")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, models.join(path.file_name().unwrap())).unwrap();
+    }
+    let (mut run, mut last): (usize, Option<Output>) = (0, None);
+    for (language, lines) in blocks(&readme) {
+        if language == "text" {
+            let printed = String::from_utf8(last.take().unwrap().stdout).unwrap();
+            assert!(printed.contains(&lines.join("\n")), "the README shows another output than this:\n{printed}");
+            continue;
+        }
+        assert_eq!(language, "sh");
+        for line in &lines {
+            if let Some(arguments) = line.strip_prefix(CONVC) {
+                let output = Command::new(env!("CARGO_BIN_EXE_convc"))
+                    .args(arguments.split(' '))
+                    .current_dir(folder.path())
+                    .output()
+                    .unwrap();
+                assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+                last = Some(output);
+                run += 1;
+            } else if let Some(sample) = line.strip_prefix(SAMPLE) {
+                // The samples' own tests run them.
+                let name = sample.split(' ').next().unwrap();
+                assert!(root().join(format!("samples/src/bin/{name}.rs")).exists(), "{line}");
+            } else {
+                assert!(ci.lines().any(|l| l == line), "{line} is no command of .ci/run");
+            }
+        }
+    }
+    assert!(run > 5);
+}
