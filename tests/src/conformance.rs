@@ -10,8 +10,8 @@ use std::{
 };
 
 use convc::{
-    lower::{LowerError, lower},
-    onnx::{Limits, import, read_tensor_file},
+    lower::lower,
+    onnx::{Limits, OnnxError, import, read_tensor_file},
 };
 use convc_runtime::{
     DType, OpError, Tensor, TensorError,
@@ -97,13 +97,14 @@ fn tolerance(path: &Path) -> io::Result<Tolerance> {
 }
 
 fn attempt(folder: &Path, tolerance: Tolerance) -> Result<(), Outcome> {
-    let model =
-        import(&folder.join("model.onnx"), &Limits::default()).map_err(|e| Outcome::Failed(format!("import: {e}")))?;
-    convc::ir::verify(&model.graph).map_err(|e| Outcome::Failed(format!("import leaves a broken graph: {e}")))?;
-    let plan = lower(&model.graph).map_err(|e| match e {
-        LowerError::NotExecutable { .. } => Outcome::Refused(e.to_string()),
-        LowerError::UnknownType { .. } => Outcome::Failed(format!("lowering: {e}")),
+    let model = import(&folder.join("model.onnx"), &Limits::default()).map_err(|e| match e {
+        OnnxError::Model(problem) if problem.problem.contains("is the oldest that convc reads") => {
+            Outcome::Refused(problem.to_string())
+        }
+        e => Outcome::Failed(format!("import: {e}")),
     })?;
+    convc::ir::verify(&model.graph).map_err(|e| Outcome::Failed(format!("import leaves a broken graph: {e}")))?;
+    let plan = lower(&model.graph).map_err(|e| Outcome::Refused(e.to_string()))?;
     let mut inputs = BTreeMap::new();
     for (k, port) in plan.inputs.iter().enumerate() {
         inputs.insert(port.name.clone(), read(folder, "input", k)?);
