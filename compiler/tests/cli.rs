@@ -141,7 +141,7 @@ fn a_compiled_model_computes_the_same() {
     let f = Files::new();
     let (m, x) = (f.model("m.onnx", &model(1.0)), f.inputs([3, 1, 5, 4]));
     let (plan, y, z) = (f.path("m.convc"), f.path("y.npz"), f.path("z.npz"));
-    ok(&["run", &m, "--inputs", &x, "--output", &y]);
+    ok(&["run", &m, "--inputs", &x, "--output", &y, "--no-optimize"]);
     assert_eq!(ok(&["compile", &m]), "");
     ok(&["run", &plan, "--inputs", &x, "--output", &z, "--threads", "3"]);
     let y = read_npz(Path::new(&y)).unwrap();
@@ -280,6 +280,7 @@ fn each_kind_of_failure_has_its_exit_code() {
         &["compile", &m, "-o", &m],
         &["bench", &m, "--shape", "input:0=1"],
         &["run", &m, "--inputs", &m],
+        &["compile", &m, "--skip", "nonesuch"],
     ] {
         fails(2, args);
     }
@@ -293,6 +294,7 @@ fn each_kind_of_failure_has_its_exit_code() {
     assert!(fails(3, &["run", &f.path("other.convc")]).contains("not a plan file"));
     // 5: a limit.
     fails(5, &["run", &m, "--inputs", &x, "--max-nodes", "1"]);
+    fails(5, &["check", &m, "--max-nodes", "1"]);
     fails(5, &["run", &m, "--inputs", &x, "--max-elements", "20"]);
 }
 
@@ -317,6 +319,8 @@ fn lists_agree_in_every_form() {
     assert_eq!(ok(&["list", "ops", "--markdown"]).lines().count(), names.len() + 2);
     assert_eq!(ok(&["list", "ops"]).lines().count(), names.len() + 1);
     ok(&["list", "instructions"]);
+    let rules = json(&["list", "rules", "--json"]);
+    assert_eq!(rules["rules"].as_array().unwrap().len(), convc::rewrite::rules::all().len());
 }
 
 #[test]

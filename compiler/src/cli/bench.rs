@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Bench, say: Say) -> Result<(), Failure> {
     let options = args.run.options(&limits)?;
     let (threads, isa) = (options.threads, options.isa);
     let start = Instant::now();
-    let session = model::session(model::load_plan(&args.model, &limits)?, options)?;
+    let session = model::session(model::load_plan(&args.model, &limits, args.run.optimize())?, options)?;
     let load = start.elapsed();
     let ports = &session.plan().inputs;
     let (bindings, unranked) = args.sizes.resolve(ports)?;

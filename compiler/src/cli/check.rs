@@ -50,10 +50,16 @@ pub(crate) fn run(args: &Check) -> Result<(), Failure> {
                 })
             })
             .collect();
-        print_json("check", json!({ "runs": errors + unsupported == 0, "problems": rows }))?;
+        print_json(
+            "check",
+            json!({ "runs": problems.iter().all(|p| p.severity == Severity::Note), "problems": rows }),
+        )?;
     } else {
         let lines: String = problems.iter().map(|p| format!("{}: {p}\n", p.severity.text())).collect();
         print(&visible(&lines))?;
+    }
+    if count(Severity::Limit) > 0 {
+        return Err(Failure::limit("the model exceeds a limit"));
     }
     match (errors, unsupported) {
         (0, 0) => Ok(()),

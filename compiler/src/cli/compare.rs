@@ -81,7 +81,7 @@ type Named = Vec<(String, Tensor)>;
 fn run_both(args: &Compare, say: Say) -> Result<(Named, Named), Failure> {
     let limits = args.limits.limits();
     let options = args.run.options(&limits)?;
-    let plan = model::load_plan(&args.b, &limits)?;
+    let plan = model::load_plan(&args.b, &limits, false)?;
     let (bindings, unranked) = args.sizes.resolve(&plan.inputs)?;
     let given = args.inputs.load(&plan.inputs)?;
     let inputs = made_up(&plan.inputs, given, &bindings, &unranked, args.seed, say)?;
@@ -91,7 +91,7 @@ fn run_both(args: &Compare, say: Say) -> Result<(Named, Named), Failure> {
         Ok(session.plan().outputs.iter().map(|p| p.name.clone()).zip(tensors).collect())
     };
     let b = outputs(plan)?;
-    Ok((outputs(model::load_plan(&args.a, &limits)?)?, b))
+    Ok((outputs(model::load_plan(&args.a, &limits, false)?)?, b))
 }
 
 fn missing(name: &str, whose: &str) -> Difference {

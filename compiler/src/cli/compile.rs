@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{
     Failure, Say,
-    model::{self, LimitArgs, SizeArgs},
+    model::{self, LimitArgs},
+    rewriting::{RewriteArgs, VerifyArgs, rewrite},
 };
 
 /// Compile a model to a plan, which the runtime loads in no time
@@ -18,7 +19,12 @@ pub(crate) struct Compile {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    sizes: SizeArgs,
+    rewriting: RewriteArgs,
+    #[command(flatten)]
+    verification: VerifyArgs,
+    /// Compile the model as it is
+    #[arg(long)]
+    no_optimize: bool,
     #[command(flatten)]
     limits: LimitArgs,
 }
@@ -27,7 +33,16 @@ pub(crate) fn run(args: &Compile, say: Say) -> Result<(), Failure> {
     let output = args.output.clone().unwrap_or_else(|| model::beside(&args.model, "convc"));
     model::refuse_overwrite(&args.model, &output)?;
     let mut model = model::load_onnx(&args.model, &args.limits.limits())?;
-    args.sizes.bind(&mut model.graph)?;
+    if args.no_optimize {
+        args.verification.sizes.bind(&mut model.graph)?;
+    } else {
+        // Nothing is rewritten that no plan can hold.
+        model::lower(&args.model, &model)?;
+        let graph = std::mem::take(&mut model.graph);
+        let done = rewrite(graph, |_| {}, &args.rewriting, &args.verification, say)?;
+        model.graph = done.rewritten.graph;
+        args.verification.sizes.bind(&mut model.graph)?;
+    }
     let plan = model::lower(&args.model, &model)?;
     plan.save(&output).map_err(|e| model::plan_failure(&output, &e))?;
     say.detail(|| format!("{} instructions are in {}", plan.instructions.len(), output.display()));

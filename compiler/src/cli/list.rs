@@ -1,6 +1,7 @@
 //! `convc list`
 
 use clap::{Args, ValueEnum};
+use convc::rewrite::{rule::Rule, rules};
 use serde_json::json;
 
 use super::{
@@ -25,6 +26,8 @@ pub(crate) struct List {
 enum What {
     /// Operators: the ONNX names that are read, and those of the plan
     Ops,
+    /// Rewrite rules
+    Rules,
     /// Kinds of plan instructions
     Instructions,
 }
@@ -37,6 +40,7 @@ struct Table {
 pub(crate) fn run(args: &List) -> Result<(), Failure> {
     let (name, table) = match args.what {
         What::Ops => ("ops", ops()),
+        What::Rules => ("rules", rules()),
         What::Instructions => ("instructions", instructions()),
     };
     if args.json {
@@ -59,6 +63,18 @@ fn ops() -> Table {
     let yes = |b: bool| if b { "yes" } else { "" }.to_owned();
     let rows = names.iter().map(|n| vec![(*n).to_owned(), yes(read.contains(n)), yes(executed.contains(n))]).collect();
     Table { columns: &["operator", "read from ONNX", "executed"], rows }
+}
+
+fn rules() -> Table {
+    let row = |r: &&Rule| {
+        let conditions: Vec<String> = r.conditions.iter().map(|c| format!("{}: {}", c.name, c.text)).collect();
+        let cells = [r.name, r.equation, &r.exactness.to_string(), &conditions.join("; "), r.pays];
+        cells.map(str::to_owned).to_vec()
+    };
+    Table {
+        columns: &["rule", "equation", "exactness", "conditions", "pays"],
+        rows: rules::all().iter().map(row).collect(),
+    }
 }
 
 fn instructions() -> Table {

@@ -11,6 +11,7 @@ mod list;
 mod model;
 mod optimize;
 mod profile;
+mod rewriting;
 mod run;
 mod say;
 mod tensors;

@@ -11,6 +11,7 @@ use clap::Args;
 use convc::{
     ir::Graph,
     onnx::{self, Limits, Model, OnnxError},
+    rewrite::{self, Options},
 };
 use convc_runtime::{
     Bindings, DType, Dim, Symbol,
@@ -20,7 +21,7 @@ use convc_runtime::{
     session::{Session, SessionOptions},
 };
 
-use super::Failure;
+use super::{Failure, rewriting::rewrite_failure};
 
 /// Bounds on what a model may ask for.
 #[derive(Args)]
@@ -62,6 +63,9 @@ pub(crate) struct RunArgs {
     /// Instruction set: portable, avx2 or avx512; the default is the best the machine has
     #[arg(long, value_name = "ISA", value_parser = parse_isa)]
     isa: Option<Isa>,
+    /// Run the model as it is
+    #[arg(long)]
+    no_optimize: bool,
 }
 
 fn parse_isa(text: &str) -> Result<Isa, String> {
@@ -70,6 +74,11 @@ fn parse_isa(text: &str) -> Result<Isa, String> {
 }
 
 impl RunArgs {
+    /// Whether a model that is compiled in memory is rewritten first.
+    pub(crate) fn optimize(&self) -> bool {
+        !self.no_optimize
+    }
+
     /// As sessions take them.
     pub(crate) fn options(&self, limits: &Limits) -> Result<SessionOptions, Failure> {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -214,11 +223,19 @@ pub(crate) fn plan_failure(path: &Path, e: &PlanFileError) -> Failure {
     }
 }
 
-/// The plan of a model of either kind; an ONNX model is compiled in memory.
-pub(crate) fn load_plan(path: &Path, limits: &Limits) -> Result<Plan, Failure> {
+/// The plan of a model of either kind; an ONNX model is compiled in memory, rewritten first if `optimize` says so.
+pub(crate) fn load_plan(path: &Path, limits: &Limits, optimize: bool) -> Result<Plan, Failure> {
     match load(path, limits)? {
         Loaded::Plan(plan) => Ok(plan),
-        Loaded::Onnx(model) => lower(path, &model),
+        Loaded::Onnx(mut model) => {
+            let plan = lower(path, &model)?;
+            if !optimize {
+                return Ok(plan);
+            }
+            let graph = std::mem::take(&mut model.graph);
+            model.graph = rewrite::rewrite(graph, &Options::default()).map_err(rewrite_failure)?.graph;
+            lower(path, &model)
+        }
     }
 }
 

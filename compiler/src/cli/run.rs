@@ -36,7 +36,7 @@ pub(crate) struct Run {
 pub(crate) fn run(args: &Run, say: Say) -> Result<(), Failure> {
     let limits = args.limits.limits();
     let options = args.run.options(&limits)?;
-    let plan = model::load_plan(&args.model, &limits)?;
+    let plan = model::load_plan(&args.model, &limits, args.run.optimize())?;
     let inputs = args.inputs.load(&plan.inputs)?;
     let session = model::session(plan, options)?;
     let mut profile = Profile::default();

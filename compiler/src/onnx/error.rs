@@ -13,6 +13,8 @@ pub enum Severity {
     Unsupported,
     /// Against the specification: the model is refused.
     Error,
+    /// Beyond one of [`super::Limits`]: the model is refused unless the limit is raised.
+    Limit,
 }
 
 impl Severity {
@@ -23,6 +25,7 @@ impl Severity {
             Severity::Note => "note",
             Severity::Unsupported => "unsupported",
             Severity::Error => "error",
+            Severity::Limit => "limit",
         }
     }
 }
@@ -123,6 +126,7 @@ impl OnnxError {
     pub fn into_problem(self) -> Problem {
         match self {
             OnnxError::Model(p) => *p,
+            limit @ OnnxError::Limit { .. } => Problem::new(Severity::Limit, "model", limit.to_string(), ""),
             other => Problem::new(Severity::Error, "model", other.to_string(), ""),
         }
     }

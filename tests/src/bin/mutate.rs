@@ -162,7 +162,7 @@ fn one(bytes: Vec<u8>, path: &Path, verbose: bool) -> Result<Outcome, String> {
     if text.chars().any(|c| c.is_control() && c != '\n') {
         return Err("a message holds control characters".into());
     }
-    let listed = problems.iter().any(|p| p.severity == Severity::Error);
+    let listed = problems.iter().any(|p| p.severity >= Severity::Error);
     let model = match (import_bytes(bytes, path.parent(), &limits), listed) {
         (Err(e), true) => {
             if verbose {

@@ -1,0 +1,217 @@
+//! Rewriting and verification, as `optimize` and `compile` share them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::{Args, ValueEnum};
+use convc::{
+    ir::Graph,
+    lower,
+    rewrite::{self, Fp, Options, RewriteError, Rewritten},
+    verify::{self, VerifyError},
+};
+use convc_runtime::{
+    Bindings, Dim, Symbol, Tensor,
+    plan::{Plan, Port},
+    session::{RunError, SessionOptions},
+};
+
+use super::{
+    Failure, Say,
+    model::SizeArgs,
+    tensors::{InputArgs, made_up},
+};
+
+/// Which rewrites are made.
+#[derive(Args)]
+#[command(next_help_heading = "Rewriting")]
+pub(crate) struct RewriteArgs {
+    /// Which inexactness is allowed: strict keeps every bit, real allows what is equal over the real numbers
+    #[arg(long, value_enum, default_value_t = FpArg::Real)]
+    fp: FpArg,
+    /// Only these rules
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Not these rules
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    skip: Vec<String>,
+    /// Stop after so many rewrites
+    #[arg(long, value_name = "N")]
+    max_rewrites: Option<usize>,
+    /// How much larger the constants may become
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = parse_growth)]
+    max_growth: f64,
+}
+
+/// How the result is verified.
+#[derive(Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) sizes: SizeArgs,
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// Seed of the inputs that the result is verified on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Do not run the result against the original
+    #[arg(long)]
+    no_verify: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FpArg {
+    Strict,
+    Real,
+    Fast,
+}
+
+fn parse_growth(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let percent = number.trim().parse::<f64>().ok().filter(|p| p.is_finite() && *p >= 0.0);
+    percent.map(|p| p / 100.0).ok_or_else(|| format!("{text:?} is not a percentage such as 10%"))
+}
+
+impl RewriteArgs {
+    /// As the rewriter takes them; `bindings` are the sizes that the cost model reckons with.
+    pub(crate) fn options(&self, bindings: &Bindings) -> Options {
+        Options {
+            fp: match self.fp {
+                FpArg::Strict => Fp::Strict,
+                FpArg::Real => Fp::Real,
+                FpArg::Fast => Fp::Fast,
+            },
+            only: self.only.clone(),
+            skip: self.skip.clone(),
+            max_rewrites: self.max_rewrites.unwrap_or(usize::MAX),
+            max_growth: self.max_growth,
+            nominal: bindings.clone(),
+            ..Options::default()
+        }
+    }
+}
+
+pub(crate) fn rewrite_failure(e: RewriteError) -> Failure {
+    match e {
+        RewriteError::UnknownRule { .. } => Failure::usage(e).help("`convc list rules` names them all"),
+        RewriteError::Fold(_) => Failure::model(e),
+        _ => Failure::internal(e),
+    }
+}
+
+/// A graph before and after, and what verification found.
+pub(crate) struct Done {
+    /// As it was.
+    pub(crate) original: Graph,
+    /// As it is, and how that came about.
+    pub(crate) rewritten: Rewritten,
+    /// The options it was rewritten with.
+    pub(crate) options: Options,
+    /// What verification found, unless it was left out.
+    pub(crate) report: Option<verify::Report>,
+}
+
+/// Rewrites a graph that `prepare` has been over, and verifies the result against the graph as it was.
+pub(crate) fn rewrite(
+    mut graph: Graph,
+    prepare: impl FnOnce(&mut Graph),
+    rewriting: &RewriteArgs,
+    verification: &VerifyArgs,
+    say: Say,
+) -> Result<Done, Failure> {
+    let ports = ports_of(&graph);
+    let (bindings, unranked) = verification.sizes.resolve(&ports)?;
+    let given = verification.inputs.load(&ports)?;
+    let original = graph.clone();
+    prepare(&mut graph);
+    let options = rewriting.options(&bindings);
+    let rewritten = rewrite::rewrite(graph, &options).map_err(rewrite_failure)?;
+    let report = if verification.no_verify {
+        say.note("the result is not verified");
+        None
+    } else {
+        let inputs = verification_inputs(&original, &ports, given, &bindings, &unranked, verification.seed, say)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let report = verify::verify(&original, &rewritten, &inputs, threads).map_err(|e| verification_failure(&e))?;
+        if let Some(why) = &report.not_run {
+            say.note(&format!("the model as a whole could not be run to verify it: {why}"));
+        }
+        Some(report)
+    };
+    Ok(Done { original, rewritten, options, report })
+}
+
+fn verification_failure(e: &VerifyError) -> Failure {
+    Failure::verification(format!("verification failed, so nothing is written: {e}"))
+        .help("--skip RULE leaves a rule out; please report the model")
+}
+
+/// The inputs of a graph as sessions see them.
+fn ports_of(graph: &Graph) -> Vec<Port> {
+    let port = |v| {
+        let fact = graph.fact(v);
+        Some(Port {
+            name: graph.value_name(v)?.to_owned(),
+            slot: convc_runtime::plan::Slot(0),
+            dtype: fact.map_or(convc_runtime::DType::F32, |f| f.dtype),
+            shape: fact.map(|f| f.shape.clone()),
+            default: graph.default_of(v).cloned(),
+        })
+    };
+    graph.inputs().into_iter().filter_map(port).collect()
+}
+
+/// Sizes to try for axes that the model leaves open and the command line does not give, until the original runs.
+const TRIED: &[i64] = &[64, 224, 56, 320, 48, 33];
+
+/// Inputs on which the original runs: as given, or made up for the sizes given, or for sizes that are tried.
+fn verification_inputs(
+    original: &Graph,
+    ports: &[Port],
+    given: BTreeMap<String, Tensor>,
+    bindings: &Bindings,
+    unranked: &BTreeMap<String, Vec<i64>>,
+    seed: u64,
+    say: Say,
+) -> Result<BTreeMap<String, Tensor>, Failure> {
+    let of_given = ports.iter().filter(|p| given.contains_key(&p.name)).flat_map(|p| p.shape.iter().flatten());
+    let known: BTreeSet<Symbol> = of_given.flat_map(Dim::symbols).chain(bindings.keys().cloned()).collect();
+    let mut open: BTreeMap<Symbol, bool> = BTreeMap::new();
+    for port in ports.iter().filter(|p| !given.contains_key(&p.name)) {
+        for (axis, d) in port.shape.iter().flatten().enumerate() {
+            for s in d.symbols().into_iter().filter(|s| !known.contains(s)) {
+                *open.entry(s).or_insert(true) &= axis == 0;
+            }
+        }
+    }
+    let Ok(plan) = lower::lower(original) else {
+        return made_up(ports, given, bindings, unranked, seed, say);
+    };
+    if open.is_empty() {
+        return made_up(ports, given, bindings, unranked, seed, say);
+    }
+    let mut last: Option<RunError> = None;
+    for &size in TRIED {
+        let mut bound = bindings.clone();
+        bound.extend(open.iter().map(|(s, batch)| (s.clone(), if *batch { 2 } else { size })));
+        let inputs = made_up(ports, given.clone(), &bound, unranked, seed, say)?;
+        match try_run(plan.clone(), &inputs) {
+            Ok(()) => {
+                let sizes: Vec<String> = open.keys().map(|s| format!("{s} = {}", bound[s])).collect();
+                say.detail(|| format!("verified at {}", sizes.join(", ")));
+                return Ok(inputs);
+            }
+            Err(e) => last = Some(e),
+        }
+        if open.values().all(|batch| *batch) {
+            break;
+        }
+    }
+    let why = last.map(|e| e.to_string()).unwrap_or_default();
+    Err(Failure::usage(format!("the model runs at none of the sizes tried for its open axes: {why}"))
+        .help("give sizes it runs at, such as --shape 'x:1,3,224,224', or --inputs FILE.npz"))
+}
+
+fn try_run(plan: Plan, inputs: &BTreeMap<String, Tensor>) -> Result<(), RunError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = SessionOptions { threads, ..SessionOptions::default() };
+    convc_runtime::session::Session::new(plan.into(), options)?.run(inputs).map(|_| ())
+}
