@@ -1,6 +1,7 @@
 //! The graph that everything between import and lowering works on.
 
 mod graph;
+pub mod text;
 mod verify;
 
 pub use graph::{Branch, Graph, Kind, Node, NodeId, Opaque, Origin, Output, Value};
