@@ -291,7 +291,7 @@ fn settle(engine: &mut Engine, rules: &[&'static Rule], options: &Options, made:
         }
         let limits = FoldLimits { keep_bits: options.fold.keep_bits || options.fp == Fp::Strict, ..options.fold };
         let folded = engine.fold(limits)?;
-        let rewritten = engine.normalise(rules, left)?;
+        let rewritten = engine.normalise(rules, left, options.forced)?;
         total += rewritten;
         if folded + rewritten == 0 {
             return Ok(total);

@@ -10,11 +10,17 @@ use super::{
 use crate::ir::Value;
 
 impl Engine {
-    /// Applies `rules` wherever they match, until none does or `limit` rewrites were made. Returns how many were.
+    /// Applies `rules` wherever they match, until none does or `limit` rewrites were made. Returns how many were. `forced` names
+    /// a rule and one of its conditions that counts as holding, for tests.
     ///
     /// # Errors
     /// If a rule builds a term that an operator refuses.
-    pub fn normalise(&mut self, rules: &[&'static Rule], limit: usize) -> Result<usize, RewriteError> {
+    pub fn normalise(
+        &mut self,
+        rules: &[&'static Rule],
+        limit: usize,
+        forced: Option<(&'static str, &'static str)>,
+    ) -> Result<usize, RewriteError> {
         let mut made = 0;
         loop {
             let before = made;
@@ -30,7 +36,7 @@ impl Engine {
                 if self.graph.node(id).op().is_none() || (self.graph.uses(v).is_empty() && !self.graph.is_output(v)) {
                     continue;
                 }
-                if self.normalise_value(v, rules)? {
+                if self.normalise_value(v, rules, forced)? {
                     made += 1;
                 }
             }
@@ -43,12 +49,18 @@ impl Engine {
 
     /// Applies the first rule that matches at a value. Its operands' terms are those of the beginning of the pass: equal to
     /// what stands there now.
-    fn normalise_value(&mut self, v: Value, rules: &[&'static Rule]) -> Result<bool, RewriteError> {
+    fn normalise_value(
+        &mut self,
+        v: Value,
+        rules: &[&'static Rule],
+        forced: Option<(&'static str, &'static str)>,
+    ) -> Result<bool, RewriteError> {
         let term = self.term(v);
         let Some(name) = self.graph.node(v.node).op().map(Op::name) else { return Ok(false) };
         for rule in rules.iter().filter(|r| r.roots.contains(&name)) {
             let Some(app) = super::view::View::apps(&self.terms, term.class()).pop() else { return Ok(false) };
-            let (matches, misses) = Cx::search(&self.terms, rule, term.class(), &app, None);
+            let forced = forced.filter(|f| f.0 == rule.name).map(|f| f.1);
+            let (matches, misses) = Cx::search(&self.terms, rule, term.class(), &app, forced);
             for miss in misses {
                 let origins = self.terms.get(term).origins.iter().cloned().collect();
                 self.not_fired.insert(NotFired {

@@ -112,7 +112,9 @@ pub fn is_zero(view: &dyn View, class: Class) -> Option<bool> {
             let holds = match app.op.name() {
                 "Mul" => zero(0) || zero(1),
                 "Add" | "Sub" => zero(0) && zero(1),
-                "Reshape" | "Expand" | "Pad" | "Transpose" | "Slice" | "ReduceSum" => zero(0),
+                // What is padded with has to be 0 too.
+                "Pad" => zero(0) && (app.operand(2).is_none() || zero(2)),
+                "Reshape" | "Expand" | "Transpose" | "Slice" | "ReduceSum" => zero(0),
                 _ => false,
             };
             holds.then_some(true)

@@ -2,7 +2,7 @@
 //! fold them.
 
 use convc_runtime::{
-    DType, Dim, Op,
+    DType, Dim, Op, Tensor,
     ops::{Conv, binary::BinaryKind},
     window::AutoPad,
 };
@@ -50,21 +50,20 @@ impl Map {
         [self.channels, 1].into_iter().chain(vec![1; self.spatial]).collect()
     }
 
-    /// Reads `c` as one value per channel: `[C]` as a term, or `None` if it varies over another axis.
-    fn per_channel(&self, view: &dyn View, c: Class) -> Option<Expr> {
+    /// Reads `c` as one value for all channels or one for each: `[C]` as a term, and whether broadcasting reads it so. `None` if
+    /// it has another number of values.
+    fn per_channel(&self, view: &dyn View, c: Class) -> Option<(Expr, bool)> {
         let fact = view.fact(c)?;
         let shape = fact.fixed_shape()?;
-        if fact.dtype != self.dtype || shape.len() > self.spatial + 2 {
+        let count: usize = shape.iter().product();
+        if fact.dtype != self.dtype || !(count == 1 || count == self.channels) {
             return None;
         }
-        let axis = (shape.len() > self.spatial).then(|| shape.len() - self.spatial - 1);
-        let along = axis.map_or(1, |a| shape[a]);
-        let others_are_one = shape.iter().enumerate().all(|(a, &n)| Some(a) == axis || n == 1);
-        if !others_are_one || !(along == 1 || along == self.channels) {
-            return None;
-        }
-        let flat = reshape(c.into(), &[along as i64]);
-        Some(if along == self.channels { flat } else { mul(flat, ones(self.dtype, &[self.channels])) })
+        let flat = reshape(c.into(), &[count as i64]);
+        let value = if count == self.channels { flat } else { mul(flat, ones(self.dtype, &[self.channels])) };
+        // Channels are the axis before the spatial ones, whatever the sizes coincide with.
+        let along_channels = shape.iter().rev().nth(self.spatial) == Some(&count);
+        Some((value, shape.len() <= self.spatial + 2 && (count == 1 || along_channels)))
     }
 
     fn as_kernel(&self, per_channel: Expr) -> Expr {
@@ -75,7 +74,7 @@ impl Map {
 
 const SCALE: Condition = Condition {
     name: "scale-is-sane",
-    text: "variance + epsilon is positive and no channel is scaled by more than 10000",
+    text: "variance + epsilon is positive, no channel is scaled by more than 10000, and the shift is a finite number",
 };
 
 /// `bn(x; g, b, m, v)  =>  conv(x, g / sqrt(v + eps), b - m g / sqrt(v + eps))`, depthwise 1x1
@@ -104,7 +103,7 @@ pub const BN_AS_CONV: Rule = Rule {
             return;
         }
         let epsilon = f64::from(bn.epsilon);
-        if !cx.require(SCALE.name, sane_scale(view, *gamma, *variance, epsilon)) {
+        if !cx.require(SCALE.name, sane_scale(view, [*gamma, *beta, *mean, *variance], map.dtype, epsilon)) {
             return;
         }
         let eps = floats(map.dtype, &[1], vec![epsilon]);
@@ -115,19 +114,25 @@ pub const BN_AS_CONV: Rule = Rule {
     },
 };
 
-fn sane_scale(view: &dyn View, gamma: Class, variance: Class, epsilon: f64) -> Verdict {
+fn sane_scale(view: &dyn View, parameters: [Class; 4], dtype: DType, epsilon: f64) -> Verdict {
     let values = |c: Class| view.constant(c).and_then(|c| c.to_tensor().ok()?.to_f64s());
-    let (Some(g), Some(v)) = (values(gamma), values(variance)) else {
+    let [Some(g), Some(b), Some(m), Some(v)] = parameters.map(values) else {
         return Verdict::Unknown("the parameters are not folded to constants".into());
     };
-    for (i, (g, v)) in g.iter().zip(&v).enumerate() {
+    // The term holds epsilon in the parameters' type, which may round it to 0.
+    let epsilon = Tensor::scalar(epsilon).rounded_to(dtype).to_f64s().map_or(epsilon, |e| e[0]);
+    for (i, (((g, b), m), v)) in g.iter().zip(&b).zip(&m).zip(&v).enumerate() {
         let square = v + epsilon;
         if square.is_nan() || square <= 0.0 {
             return Verdict::Fails(format!("variance + epsilon is {square} in channel {i}"));
         }
-        let scale = (g / square.sqrt()).abs();
-        if scale.is_nan() || scale > LARGEST_SCALE {
-            return Verdict::Fails(format!("channel {i} is scaled by {scale:e}"));
+        let scale = g / square.sqrt();
+        if scale.is_nan() || scale.abs() > LARGEST_SCALE {
+            return Verdict::Fails(format!("channel {i} is scaled by {:e}", scale.abs()));
+        }
+        let shift = b - m * scale;
+        if !is_finite_in(dtype, shift) {
+            return Verdict::Fails(format!("channel {i} is shifted by {shift:e}"));
         }
     }
     Verdict::Holds
@@ -138,8 +143,8 @@ const PER_CHANNEL: Condition = Condition {
     text: "the constant has one value, or one for each channel, and does not widen the map",
 };
 
-/// The map and the constant of a binary operator, and whether the map comes first.
-fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, bool)> {
+/// The map of a binary operator, its constant as one value per channel and as it stands, and whether the map comes first.
+fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, Class, bool)> {
     let view = cx.view;
     let (a, b) = (app.operand(0)?, app.operand(1)?);
     let (x, c, first) = match (view.is_constant(a), view.is_constant(b)) {
@@ -148,10 +153,10 @@ fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, bool)>
         _ => return None,
     };
     let map = map_at(view, x)?;
-    let value = map.per_channel(view, c);
-    let verdict = match &value {
-        Some(_) => Verdict::Holds,
-        None => {
+    let reading = map.per_channel(view, c);
+    let verdict = match &reading {
+        Some((_, true)) => Verdict::Holds,
+        _ => {
             let shape = view.fact(c).map_or_else(|| "unknown".into(), ToString::to_string);
             Verdict::Fails(format!(
                 "the constant is {shape}, the map has {} channels and {} spatial axes",
@@ -160,7 +165,7 @@ fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, bool)>
         }
     };
     cx.require(PER_CHANNEL.name, verdict).then_some(())?;
-    Some((map, value?, first))
+    Some((map, reading?.0, c, first))
 }
 
 fn binary_kind(app: &App<'_>) -> Option<BinaryKind> {
@@ -170,17 +175,39 @@ fn binary_kind(app: &App<'_>) -> Option<BinaryKind> {
     }
 }
 
+const FINITE: Condition = Condition {
+    name: "finite-scale",
+    text: "every value of the scale, or 1 over it where it divides, is a finite number",
+};
+
+/// Whether a value is a finite number in this type.
+fn is_finite_in(dtype: DType, v: f64) -> bool {
+    Tensor::scalar(v).rounded_to(dtype).to_f64s().is_some_and(|v| v.iter().all(|x| x.is_finite()))
+}
+
+fn finite(view: &dyn View, constant: Class, dtype: DType, divides: bool) -> Verdict {
+    let Some(values) = view.constant(constant).and_then(|c| c.to_tensor().ok()?.to_f64s()) else {
+        return Verdict::Unknown("the constant is not folded".into());
+    };
+    let scale = |v: f64| if divides { 1.0 / v } else { v };
+    match values.iter().find(|&&v| !is_finite_in(dtype, scale(v))) {
+        Some(v) => Verdict::Fails(format!("it {} by {v}", if divides { "divides" } else { "multiplies" })),
+        None => Verdict::Holds,
+    }
+}
+
 /// `x * s  =>  conv(x, s)`, `x / s  =>  conv(x, 1 / s)`, depthwise 1x1
 ///
 /// Sound over the reals for a scale that is one number per channel.
-/// Requires: a constant scale that does not vary over the batch or the map.
+/// Requires: a constant scale that does not vary over the batch or the map; finite, since a kernel is set between zeros
+/// later, and 0 times infinity is no number.
 /// Not sound for: `s / x`.
 /// Exactness: reassociated once it is composed.
 /// Pays: nothing by itself; the convolution composes with its neighbours.
 pub const SCALE_AS_CONV: Rule = Rule {
     name: "scale-as-conv",
     equation: "x * s => conv(x, s); x / s => conv(x, 1 / s)",
-    conditions: &[PER_CHANNEL],
+    conditions: &[PER_CHANNEL, FINITE],
     exactness: Exactness::Reassociated,
     pays: "a convolution composes with its neighbours",
     phase: Phase::Explore,
@@ -191,7 +218,11 @@ pub const SCALE_AS_CONV: Rule = Rule {
         if kind == Some(BinaryKind::Div) && app.operand(0).is_some_and(|a| cx.view.is_constant(a)) {
             return;
         }
-        let Some((map, value, _)) = map_and_constant(cx, app) else { return };
+        let Some((map, value, constant, _)) = map_and_constant(cx, app) else { return };
+        let divides = kind == Some(BinaryKind::Div);
+        if !cx.require(FINITE.name, finite(cx.view, constant, map.dtype, divides)) {
+            return;
+        }
         let scale = match kind {
             Some(BinaryKind::Mul) => value,
             Some(BinaryKind::Div) => div(ones(map.dtype, &[map.channels]), value),
@@ -219,7 +250,7 @@ pub const SHIFT_AS_CONV: Rule = Rule {
     roots: &["Add", "Sub"],
     search: |cx, _, app| {
         let kind = binary_kind(app);
-        let Some((map, value, map_first)) = map_and_constant(cx, app) else { return };
+        let Some((map, value, _, map_first)) = map_and_constant(cx, app) else { return };
         let filled = |v: f64| floats(map.dtype, &map.kernel_shape(), vec![v; map.channels]);
         let zero = floats(map.dtype, &[map.channels], vec![0.0; map.channels]);
         let (kernel, shift) = match (kind, map_first) {

@@ -166,8 +166,12 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
         if let Some(c) = fitting {
             taken.push((i, Some(c), Branch::of(c)));
         } else if let Some(c) = here.first() {
-            let why = format!("strides {:?} and {:?}", c.op.strides, lead.op.strides);
-            cx.require(SAME_GRID.name, Verdict::Fails(why));
+            let (name, why) = if c.op.strides == lead.op.strides {
+                (SAME_SHAPE.name, format!("{} and {} output channels", lead.kernel.outputs, c.kernel.outputs))
+            } else {
+                (SAME_GRID.name, format!("strides {:?} and {:?}", lead.op.strides, c.op.strides))
+            };
+            cx.require(name, Verdict::Fails(why));
         } else if leaf.class == x
             && lead.op.strides.iter().all(|&s| s == 1)
             && let Some(b) = Branch::identity(view, x, spatial).filter(|b| b.kernel.outputs == lead.kernel.outputs)

@@ -50,7 +50,7 @@ fn pads_in<'v>(view: &'v dyn View, class: Class) -> Vec<App<'v>> {
 /// `conv(pad(x, p, 0), w, b; q)  =>  conv(x, w, b; p + q)`
 ///
 /// Sound bit for bit: a convolution reads zeros beyond its input's border either way.
-/// Requires: constant mode with value 0; known pads on spatial axes only.
+/// Requires: constant mode with value 0; known pads on spatial axes only. The convolution may crop: positions count through.
 /// Not sound for: reflected, replicated or wrapped borders, another value, padded channels; and negative pads, which remove
 /// values that the convolution's own padding would not.
 /// Exactness: bitwise.
@@ -92,10 +92,6 @@ pub const PAD_INTO_CONV: Rule = Rule {
             let Some(pads) = pads else { continue };
             let n = rank.saturating_sub(2);
             if conv.pads.len() != 2 * n {
-                continue;
-            }
-            // The convolution's own negative pads would crop what was padded, not the map.
-            if conv.pads.iter().any(|&p| p < 0) {
                 continue;
             }
             let sum =

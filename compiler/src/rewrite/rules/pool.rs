@@ -14,13 +14,15 @@ use crate::rewrite::{
 
 const FULL_WINDOWS: Condition = Condition {
     name: "full-windows",
-    text: "every window divides by the same number: padding is counted or absent, and no window hangs over the end",
+    text: "every window divides by the same number: padding is counted or absent, and no window hangs over the end or is left \
+           out since it begins there",
 };
 
 /// `avgpool(x)  =>  conv(x, 1 / k)`, depthwise
 ///
 /// Sound over the reals where every window is divided by the number of its taps.
-/// Requires: fixed channels; `count_include_pad` or no padding; no last window that hangs over (`ceil_mode`).
+/// Requires: fixed channels; `count_include_pad` or no padding; no last window that hangs over or begins behind the map
+/// (`ceil_mode`).
 /// Not sound for: windows at the border that are divided by fewer taps.
 /// Exactness: reassociated.
 /// Pays: nothing by itself; the convolution merges with parallel and subsequent ones.
@@ -73,6 +75,10 @@ fn full_windows(pool: &AveragePool, sizes: &[Dim]) -> Verdict {
         return Verdict::Holds;
     }
     for (a, size) in sizes.iter().enumerate() {
+        // With ceil_mode a window that begins behind the map does not count; a convolution's does.
+        if pool.pads[n + a] > pool.dilations[a] * (pool.kernel_shape[a] - 1) {
+            return Verdict::Fails(format!("the last window of spatial axis {a} may begin in the padding"));
+        }
         let room = size + (pool.pads[a] + pool.pads[n + a] - pool.dilations[a] * (pool.kernel_shape[a] - 1) - 1);
         match room.divisible_by(pool.strides[a]) {
             Some(true) => {}

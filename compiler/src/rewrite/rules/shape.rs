@@ -53,36 +53,37 @@ const STATIC_SHAPE: Condition = Condition {
     text: "the result's shape is known but for one size, or for sizes that are copied from the operand in place",
 };
 
-/// A constant `shape` operand of Reshape that gives `to` from `from`: at most one -1, and 0 where a size is copied.
-fn reshape_operand(from: &[Dim], to: &[Dim]) -> Option<Vec<i64>> {
-    let mut free = 1;
-    to.iter()
+/// A constant `shape` operand of Reshape from `from` to `to`, 0 where a size is copied and -1 where it is left open, and
+/// whether it gives just that.
+fn reshape_operand(from: &[Dim], to: &[Dim]) -> (Vec<i64>, bool) {
+    let operand: Vec<i64> = to
+        .iter()
         .enumerate()
         .map(|(i, d)| match d.as_fixed() {
-            // A size of 0 would be read as a copy.
-            Some(n) => (n > 0).then_some(n),
-            None if from.get(i) == Some(d) => Some(0),
-            None => {
-                free -= 1;
-                // An empty tensor leaves -1 undecided.
-                let may_be_empty = from.iter().chain(to).any(|d| d.at_least(1) != Some(true));
-                (free == 0 && !may_be_empty).then_some(-1)
-            }
+            Some(n) => n,
+            None if from.get(i) == Some(d) => 0,
+            None => -1,
         })
-        .collect()
+        .collect();
+    let open = operand.iter().filter(|&&n| n == -1).count();
+    // An empty tensor leaves -1 undecided, and a size of 0 would be read as a copy.
+    let may_be_empty = from.iter().chain(to).any(|d| d.at_least(1) != Some(true));
+    let zero = to.iter().any(|d| d.as_fixed() == Some(0));
+    // A model may ask for a shape that never fits, which only a run is to refuse.
+    let fits = Dim::product(from).equals(&Dim::product(to)) != Some(false);
+    let exact = fits && !zero && (open == 0 || (open == 1 && !may_be_empty));
+    (operand, exact)
 }
 
 fn static_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> Option<Vec<i64>> {
     let (from, to) = (cx.view.fact(x)?.shape.clone(), cx.view.fact(result)?.shape.clone());
-    let operand = reshape_operand(&from, &to);
-    let verdict = match operand {
-        Some(_) => Verdict::Holds,
-        None => {
-            Verdict::Unknown(format!("{} has sizes that no constant shape expresses", convc_runtime::fact::Shape(&to)))
-        }
+    let (operand, exact) = reshape_operand(&from, &to);
+    let verdict = if exact {
+        Verdict::Holds
+    } else {
+        Verdict::Unknown(format!("{} has sizes that no constant shape expresses", convc_runtime::fact::Shape(&to)))
     };
-    cx.require(STATIC_SHAPE.name, verdict).then_some(())?;
-    operand
+    cx.require(STATIC_SHAPE.name, verdict).then_some(operand)
 }
 
 /// `reshape(x, computed shape)  =>  reshape(x, constant shape)`
