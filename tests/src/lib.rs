@@ -2,3 +2,6 @@
 
 pub mod conformance;
 pub mod mutate;
+pub mod oracle;
+pub mod random;
+pub mod rules;

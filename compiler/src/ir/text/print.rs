@@ -28,9 +28,8 @@ pub fn print(graph: &Graph) -> String {
     let mut results = 0;
     for id in graph.topological() {
         let node = graph.node(id);
-        let values: Vec<Value> = (0..node.outputs())
-            .map(|port| Value { node: id, port: u32::try_from(port).unwrap_or(u32::MAX) })
-            .collect();
+        let values: Vec<Value> =
+            (0..node.outputs()).map(|port| Value { node: id, port: u32::try_from(port).unwrap_or(u32::MAX) }).collect();
         match &node.kind {
             Kind::Input => {}
             Kind::Constant(c) => {

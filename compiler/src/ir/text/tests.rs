@@ -82,7 +82,7 @@ proptest! {
         let end = (end..=BLOCK.len()).find(|&i| BLOCK.is_char_boundary(i)).unwrap();
         let text = format!("{}{insert}{}", &BLOCK[..at], &BLOCK[end..]);
         if let Ok(graph) = parse(&text) {
-            print(&graph);
+            assert!(print(&graph).starts_with("graph("));
         }
     }
 

@@ -1,0 +1,83 @@
+//! Left sides of the rules about identities.
+
+use super::{Rng, Text, fixed, tensor};
+
+pub(super) fn dtype(rng: &mut Rng) -> &'static str {
+    rng.pick(&["f32", "f32", "f64", "f16", "i64", "i32"])
+}
+
+/// An Identity.
+#[must_use]
+pub fn identities(rng: &mut Rng) -> String {
+    let dtype = dtype(rng);
+    let mut t = Text::new(rng, dtype);
+    let (x, _) = tensor(rng, &mut t, 0);
+    let y = t.op("Identity", &[&x], "");
+    t.finish(&y)
+}
+
+/// A Cast.
+#[must_use]
+pub fn casts(rng: &mut Rng) -> String {
+    let dtype = rng.pick(&["f32", "f64", "i64", "i32"]);
+    let mut t = Text::new(rng, dtype);
+    let (x, _) = tensor(rng, &mut t, 0);
+    let to = if rng.chance(60) { dtype } else { rng.pick(&["f32", "f64"]) };
+    let y = t.op("Cast", &[&x], &format!("to=\"{to}\""));
+    t.finish(&y)
+}
+
+/// One Relu or two.
+#[must_use]
+pub fn relus(rng: &mut Rng) -> String {
+    let dtype = rng.pick(&["f32", "f64", "i32"]);
+    let mut t = Text::new(rng, dtype);
+    let (x, _) = tensor(rng, &mut t, 0);
+    let inner = t.op(rng.pick(&["Relu", "Relu", "Identity"]), &[&x], "");
+    let y = t.op("Relu", &[&inner], "");
+    t.finish(&y)
+}
+
+/// A Concat of one tensor or two.
+#[must_use]
+pub fn concats(rng: &mut Rng) -> String {
+    let dtype = dtype(rng);
+    let mut t = Text::new(rng, dtype);
+    let (x, shape) = tensor(rng, &mut t, 1);
+    let rank = shape.len() as i64;
+    let axis = rng.range(-rank, rank - 1);
+    let operands = if rng.chance(60) { vec![x.as_str()] } else { vec![x.as_str(), x.as_str()] };
+    let y = t.op("Concat", &operands, &format!("axis={axis}"));
+    t.finish(&y)
+}
+
+/// A tensor and a constant under `kinds`, in either order; the constant is the integer `element` all over, or nearly.
+#[must_use]
+pub fn neutral(rng: &mut Rng, kinds: &[&str], element: i64) -> String {
+    let dtype = rng.pick(&["f32", "f32", "f64", "i64", "i32"]);
+    let mut t = Text::new(rng, dtype);
+    let (x, shape) = tensor(rng, &mut t, 0);
+    let keep = rng.range(0, shape.len() as i64) as usize;
+    let mut of: Vec<i64> =
+        shape[shape.len() - keep..].iter().map(|d| if rng.chance(50) { 1 } else { fixed(d) }).collect();
+    // Wider than the tensor.
+    if rng.chance(15) && !of.is_empty() {
+        let last = of.len() - 1;
+        of[last] = 3;
+    }
+    if rng.chance(10) {
+        of.insert(0, rng.range(1, 2));
+    }
+    let constant = if rng.chance(15) {
+        t.positive_of(dtype, &of)
+    } else {
+        let odd = rng.chance(20);
+        let count: i64 = of.iter().product();
+        let v: Vec<i64> = (0..count).map(|i| if i == 0 && odd { element + 1 } else { element }).collect();
+        t.constant_of(dtype, &of, &format!("{v:?}"))
+    };
+    let kind = rng.pick(kinds);
+    let (a, b) = if rng.chance(60) { (&x, &constant) } else { (&constant, &x) };
+    let y = t.op(kind, &[a, b], "");
+    t.finish(&y)
+}

@@ -1,0 +1,234 @@
+//! Every rule on random graphs made from its left side: where it fires, the result is that of the original for all values of
+//! the symbols; where a condition stops it, counting the condition as holding would give wrong numbers at least once.
+//!
+//! `CONVC_CASES` sets how many firing cases each rule is tried on, 200 if it is not given.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use convc::{
+    ir::{
+        Graph,
+        text::{parse, print},
+    },
+    lower::lower,
+    rewrite::{
+        rule::{Phase, Rule},
+        rules as registry,
+    },
+};
+use convc_runtime::{
+    Bindings,
+    scalar::Field,
+    session::{Session, SessionOptions},
+};
+use convc_tests::{
+    oracle::{self, Number},
+    random::{self, Rng},
+    rules::apply,
+};
+
+/// How results are compared.
+#[derive(Clone, Copy)]
+enum Numbers {
+    /// Exactly, in GF(2^61 - 1).
+    Field,
+    /// In f64, within 1e-12 of the largest element: for rules about order, or whose constants are no dyadic fractions.
+    Float,
+}
+
+struct Subject {
+    rule: &'static str,
+    numbers: Numbers,
+    generate: fn(&mut Rng) -> String,
+    /// Conditions that guard against rounding, not against a wrong formula: forcing them changes nothing here.
+    rounding: &'static [&'static str],
+}
+
+macro_rules! subjects {
+    ($($name:ident: $rule:literal $numbers:ident $generate:expr $(, rounding $rounding:expr)?;)*) => {
+        /// Every rule with its generator.
+        const SUBJECTS: &[Subject] = &[$(Subject {
+            rule: $rule,
+            numbers: Numbers::$numbers,
+            generate: $generate,
+            rounding: [$($rounding as &[&str],)? &[]][0],
+        }),*];
+
+        $(#[test]
+        fn $name() {
+            check($rule);
+        })*
+    };
+}
+
+subjects! {
+    identity: "identity" Field random::identities;
+    add_zero: "add-zero" Field |r| random::neutral(r, &["Add", "Sub"], 0);
+    mul_one: "mul-one" Field |r| random::neutral(r, &["Mul", "Div"], 1);
+    cast_same: "cast-same" Field random::casts;
+    relu_relu: "relu-relu" Float random::relus;
+    concat_one: "concat-one" Field random::concats;
+    view_same: "view-same" Field random::view;
+    static_reshape: "static-reshape" Field random::computed_reshape;
+    view_view: "view-view" Field random::views;
+    transpose_same: "transpose-same" Field random::transpose;
+    transpose_transpose: "transpose-transpose" Field random::transposes;
+    slice_all: "slice-all" Field random::slices;
+    pad_none: "pad-none" Field random::pads;
+    bn_as_conv: "bn-as-conv" Field random::batch_norm, rounding &["scale-is-sane"];
+    scale_as_conv: "scale-as-conv" Field |r| random::per_channel(r, &["Mul", "Div"]), rounding &["finite-scale"];
+    shift_as_conv: "shift-as-conv" Field |r| random::per_channel(r, &["Add", "Sub"]);
+    pad_into_conv: "pad-into-conv" Field random::pad_conv;
+    avgpool_as_conv: "avgpool-as-conv" Float random::average_pool;
+    conv_compose: "conv-compose" Field random::chain;
+    branch_add: "branch-add" Field random::branches;
+}
+
+#[test]
+fn every_rule_is_tried() {
+    let tried: BTreeSet<&str> = SUBJECTS.iter().map(|s| s.rule).collect();
+    let registered: BTreeSet<&str> = registry::all().iter().map(|r| r.name).collect();
+    assert_eq!(tried, registered, "SUBJECTS lists every registered rule, with a generator of its left side");
+}
+
+/// What became of the candidates of one condition.
+#[derive(Default)]
+struct Misses {
+    total: usize,
+    /// Forced, the rule has a right side that type-checks and gives the same numbers on all sizes tried.
+    equal: usize,
+    /// Forced, the numbers are others.
+    wrong: usize,
+    /// Forced, the right side is refused: by its operators, or since its type differs.
+    refused: usize,
+    /// What was wrong first.
+    example: String,
+}
+
+fn check(name: &str) {
+    let subject = SUBJECTS.iter().find(|s| s.rule == name).expect("the rule is listed");
+    let rule = registry::find(subject.rule).expect("the rule is registered");
+    match subject.numbers {
+        Numbers::Field => try_rule::<Field>(subject, rule),
+        Numbers::Float => try_rule::<f64>(subject, rule),
+    }
+}
+
+fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule) {
+    let wanted: usize = std::env::var("CONVC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let (mut fired, mut open_shapes, mut refused_texts, mut seed) = (0, 0, 0, 0);
+    let mut held: BTreeSet<&str> = BTreeSet::new();
+    let mut misses: BTreeMap<&str, Misses> = BTreeMap::new();
+    let least = |misses: &BTreeMap<&str, Misses>| {
+        rule.conditions.iter().all(|c| misses.get(c.name).is_some_and(|m| m.total >= wanted / 10))
+    };
+    while fired < wanted || !least(&misses) {
+        seed += 1;
+        assert!(
+            seed < 100 * wanted as u64,
+            "{}: of {seed} random graphs ({refused_texts} of them invalid) only {fired} fired; misses: {:?}",
+            rule.name,
+            misses.iter().map(|(c, m)| (c, m.total)).collect::<Vec<_>>()
+        );
+        let text = (subject.generate)(&mut Rng::new(seed));
+        let graph = match parse(&text) {
+            Ok(g) => g,
+            Err(e) => {
+                refused_texts += 1;
+                assert!(refused_texts < 50 || refused_texts * 10 < seed * 9, "{e}\n{text}");
+                continue;
+            }
+        };
+        let (rewrites, missed) = apply(&graph, rule, None);
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        for r in rewrites {
+            held.extend(&r.conditions);
+            open_shapes += usize::from(r.same_shape.is_none());
+            let rewritten = r.graph.unwrap_or_else(|e| panic!("{}: ill-typed: {e}\n{text}", rule.name));
+            known.insert(print(&rewritten));
+            match agree::<S>(&graph, &rewritten, seed) {
+                Ok(tried) => fired += usize::from(tried > 0),
+                Err(e) => panic!("{} (seed {seed}): {e}\n{text}becomes\n{}", rule.name, print(&rewritten)),
+            }
+        }
+        for miss in missed {
+            let m = misses.entry(miss.condition).or_default();
+            m.total += 1;
+            for r in apply(&graph, rule, Some(miss.condition)).0 {
+                match r.graph {
+                    Err(_) => m.refused += 1,
+                    // It fires here without being forced.
+                    Ok(rewritten) if known.contains(&print(&rewritten)) => {}
+                    Ok(rewritten) => match agree::<S>(&graph, &rewritten, seed) {
+                        Ok(tried) => m.equal += usize::from(tried > 0),
+                        Err(e) => {
+                            m.wrong += 1;
+                            if m.example.is_empty() {
+                                m.example = format!("{}: {e}\n{text}", miss.reason);
+                            }
+                        }
+                    },
+                }
+            }
+        }
+    }
+    println!(
+        "{}: {fired} cases fired of {seed} graphs, {open_shapes} of them with shapes not known to be equal",
+        rule.name
+    );
+    for (condition, m) in &misses {
+        let Misses { total, equal, wrong, refused, example } = m;
+        println!("  {condition}: {total} misses; forced: {wrong} wrong, {refused} refused, {equal} equal all the same");
+        println!("    {}", example.replace('\n', "\n    "));
+    }
+    for c in rule.conditions {
+        assert!(held.contains(c.name), "{}: {} never holds", rule.name, c.name);
+        let m = &misses[c.name];
+        // In a region a right side of another type is dropped; on the graph itself it would be an error.
+        let refused = rule.phase == Phase::Normalise && m.refused > 0;
+        assert!(
+            m.wrong > 0 || refused || subject.rounding.contains(&c.name),
+            "{}: forcing {} never gives wrong numbers ({} refused, {} equal): it is unneeded, or the graphs are too tame",
+            rule.name,
+            c.name,
+            m.refused,
+            m.equal
+        );
+    }
+}
+
+/// Values of the graph's symbols to try: none if it has none.
+fn bindings(graph: &Graph, seed: u64) -> Vec<Bindings> {
+    let symbols: BTreeSet<_> = graph
+        .inputs()
+        .into_iter()
+        .filter_map(|v| graph.fact(v))
+        .flat_map(|f| f.shape.iter().flat_map(convc_runtime::Dim::symbols).collect::<Vec<_>>())
+        .collect();
+    if symbols.is_empty() {
+        return vec![Bindings::new()];
+    }
+    let mut rng = Rng::new(seed);
+    (0..5)
+        .map(|_| {
+            let size = |s: &str, rng: &mut Rng| if s == "N" { rng.range(1, 3) } else { rng.range(1, 9) };
+            symbols.iter().map(|s| (s.clone(), size(s, &mut rng))).collect()
+        })
+        .collect()
+}
+
+/// Runs the rewritten graph against the oracle's value of the original. Returns on how many sizes the original ran.
+fn agree<S: Number>(original: &Graph, rewritten: &Graph, seed: u64) -> Result<usize, String> {
+    let plan = lower(rewritten).map_err(|e| e.to_string())?;
+    let options = SessionOptions { real: S::REAL, ..SessionOptions::default() };
+    let session = Session::new(plan.into(), options).map_err(|e| e.to_string())?;
+    let mut tried = 0;
+    for b in bindings(original, seed) {
+        let inputs = oracle::random_inputs(original, &b, seed);
+        let Ok(expected) = oracle::run::<S>(original, &inputs) else { continue };
+        let found = session.run(&inputs).map_err(|e| format!("with {b:?}: {e}"))?;
+        oracle::compare(&expected, &found, 1e-12).map_err(|e| format!("with {b:?}: {e}"))?;
+        tried += 1;
+    }
+    Ok(tried)
+}
