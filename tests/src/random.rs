@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
 pub use plain::{casts, concats, identities, neutral, relus};
-pub use shape::{computed_reshape, pads, slices, transpose, transposes, view, views};
+pub use shape::{computed_reshape, pads, slices, transpose, transpose_of_ones, transposes, view, views};
 
 /// A sequence of numbers that depends on its seed alone.
 pub struct Rng(u64);

@@ -73,6 +73,7 @@ subjects! {
     view_view: "view-view" Field random::views;
     transpose_same: "transpose-same" Field random::transpose;
     transpose_transpose: "transpose-transpose" Field random::transposes;
+    transpose_as_view: "transpose-as-view" Field random::transpose_of_ones;
     slice_all: "slice-all" Field random::slices;
     pad_none: "pad-none" Field random::pads;
     bn_as_conv: "bn-as-conv" Field random::batch_norm, rounding &["scale-is-sane"];

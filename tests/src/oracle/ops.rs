@@ -200,8 +200,8 @@ fn conv<S: Scalar>(op: &Conv, x: &Array<S>, w: &Array<S>, b: Option<&Array<S>>) 
         return Err(format!("{:?} on {:?} in {} groups", w.shape, x.shape, op.group));
     }
     let mut shape = vec![x.shape[0], outputs];
-    for a in 0..n {
-        let extent = op.dilations[a] * (taps[a] - 1) + 1;
+    for (a, k) in taps.iter().enumerate() {
+        let extent = op.dilations[a] * (k - 1) + 1;
         shape.push(positions(x.shape[a + 2], op.pads[a], op.pads[n + a], extent, op.strides[a])?);
     }
     let all_taps = indices(taps);

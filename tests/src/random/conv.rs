@@ -140,14 +140,14 @@ pub fn branches(rng: &mut Rng) -> String {
         s.group = rng.divisor(common_divisor(c, o));
         if i > 0 {
             let pointwise = rng.chance(30);
-            for a in 0..n {
+            for (a, room) in room.iter().enumerate() {
                 s.taps[a] = if pointwise { 1 } else { rng.range(1, 4) };
                 if s.taps[a] == 1 && rng.chance(50) {
                     s.dilations[a] = rng.range(1, 2);
                 }
                 // A beginning on the lead's grid, and the end that gives the same size.
                 s.begin[a] = lead.begin[a] + lead.dilations[a] * rng.range(-1, 1);
-                s.end[a] = room[a] + s.reach(a) - s.begin[a];
+                s.end[a] = room + s.reach(a) - s.begin[a];
             }
             match spoiled {
                 0 => s.dilations[0] = 3 - s.dilations[0],

@@ -146,6 +146,24 @@ pub fn transpose(rng: &mut Rng) -> String {
     t.finish(&y)
 }
 
+/// A Transpose of a tensor most of whose sizes are 1.
+#[must_use]
+pub fn transpose_of_ones(rng: &mut Rng) -> String {
+    let dtype = dtype(rng);
+    let mut t = Text::new(rng, dtype);
+    let shape: Vec<String> = (0..rng.range(2, 4))
+        .map(|a| match rng.range(0, 7) {
+            0 => ["N", "H", "W", "D"][a as usize].to_owned(),
+            1 | 2 => rng.range(0, 3).to_string(),
+            _ => "1".to_owned(),
+        })
+        .collect();
+    let x = t.input(&shape);
+    let p = perm(rng, shape.len() as i64, 5);
+    let y = t.op("Transpose", &[&x], &format!("perm={p:?}"));
+    t.finish(&y)
+}
+
 /// A Transpose of a Transpose.
 #[must_use]
 pub fn transposes(rng: &mut Rng) -> String {
