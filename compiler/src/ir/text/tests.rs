@@ -67,7 +67,7 @@ fn generators_keep_to_their_ranges() {
     let t = Generator::Random(7).tensor(DType::F32, &[1000]).unwrap();
     let v = t.to_f64s().unwrap();
     assert!(v.iter().all(|x| (-1.0..=1.0).contains(x) && (x * 8.0).fract() == 0.0));
-    assert!(v.iter().any(|x| *x == -1.0) && v.iter().any(|x| *x == 1.0));
+    assert!(v.contains(&-1.0) && v.contains(&1.0));
     let t = Generator::Positive(7).tensor(DType::I32, &[1000]).unwrap();
     assert!(t.to_i64s().unwrap().iter().all(|x| (1..=16).contains(x)));
     assert_eq!(Generator::Ones.tensor(DType::I64, &[2]).unwrap().to_i64s(), Some(vec![1, 1]));
