@@ -53,7 +53,8 @@ pub struct Engine {
     pub not_fired: BTreeSet<NotFired>,
     term_of: BTreeMap<Value, TermId>,
     value_of: BTreeMap<TermId, Value>,
-    values_named: usize,
+    /// The operators of the nodes as read, by the origin that names them.
+    operators: BTreeMap<Origin, String>,
 }
 
 impl Engine {
@@ -67,8 +68,14 @@ impl Engine {
             not_fired: BTreeSet::new(),
             term_of: BTreeMap::new(),
             value_of: BTreeMap::new(),
-            values_named: 0,
+            operators: BTreeMap::new(),
         };
+        for id in engine.graph.nodes() {
+            let node = engine.graph.node(id);
+            for origin in &node.origins {
+                engine.operators.entry(Arc::clone(origin)).or_insert_with(|| node.kind.name().to_owned());
+            }
+        }
         engine.refresh();
         engine
     }
@@ -177,7 +184,7 @@ impl Engine {
     ///
     /// # Errors
     /// If an operator refuses its operands: a defect of a rule.
-    pub fn emit(&mut self, term: TermId, name: &str) -> Result<Value, RewriteError> {
+    pub fn emit(&mut self, term: TermId) -> Result<Value, RewriteError> {
         // Terms are numbered behind their operands, so the needed ones can be added in order.
         let mut needed: BTreeSet<TermId> = BTreeSet::new();
         let mut stack = vec![term];
@@ -203,13 +210,19 @@ impl Engine {
                 }
                 Head::Value(name) => return Err(RewriteError::Lost { value: name.to_string() }),
             };
-            self.values_named += 1;
-            let own = if t == term { name.to_owned() } else { format!("{name}.{}", self.values_named) };
-            self.graph.annotate(v.node, own, origins);
+            let name = self.name_from(self.graph.node(v.node).kind.name(), &origins);
+            self.graph.annotate(v.node, name, origins);
             self.term_of.insert(v, t);
             self.value_of.insert(t, v);
         }
         self.value(term).ok_or_else(|| RewriteError::Lost { value: term.to_string() })
+    }
+
+    /// The name of a new node: that of the first node it stands for that had the same operator, or else of the first.
+    fn name_from(&self, operator: &str, origins: &[Origin]) -> String {
+        let same = origins.iter().find(|o| self.operators.get(*o).is_some_and(|op| op == operator));
+        // A node without a name is known by its place, which is no name.
+        same.or(origins.first()).filter(|o| !o.starts_with('#')).map(ToString::to_string).unwrap_or_default()
     }
 
     /// Replaces a value by an equal term. The step that makes them equal has been recorded.
@@ -217,8 +230,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::emit`].
     pub fn replace(&mut self, old: Value, term: TermId) -> Result<(), RewriteError> {
-        let name = self.graph.node(old.node).name.clone();
-        let new = self.emit(term, &name)?;
+        let new = self.emit(term)?;
         // Whoever asks for the old term from now on gets the new value: they are equal.
         if let Some(&was) = self.term_of.get(&old) {
             self.value_of.insert(was, new);
