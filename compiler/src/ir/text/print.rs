@@ -5,7 +5,7 @@ use std::{
     fmt::Write,
 };
 
-use convc_runtime::{AttrValue, Constant, Fact};
+use convc_runtime::{AttrValue, Constant, DType, Fact};
 
 use super::{generate::recognise, is_bare};
 use crate::ir::{Graph, Kind, Value};
@@ -104,6 +104,10 @@ fn literal(c: &Constant) -> String {
     let listed = |c: &Constant| -> Option<String> {
         let t = c.to_tensor().ok()?;
         match t.to_f64s() {
+            // The shortest text that comes back as the same f32.
+            Some(v) if c.dtype() == DType::F32 => {
+                Some(format!("{:?}", v.iter().map(|&x| x as f32).collect::<Vec<_>>()))
+            }
             Some(v) => Some(format!("{v:?}")),
             None => Some(format!("{:?}", t.to_i64s()?)),
         }

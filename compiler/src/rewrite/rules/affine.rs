@@ -191,7 +191,7 @@ fn finite(view: &dyn View, constant: Class, dtype: DType, divides: bool) -> Verd
     };
     let scale = |v: f64| if divides { 1.0 / v } else { v };
     match values.iter().find(|&&v| !is_finite_in(dtype, scale(v))) {
-        Some(v) => Verdict::Fails(format!("it {} by {v}", if divides { "divides" } else { "multiplies" })),
+        Some(v) => Verdict::Fails(format!("it {} by {v:e}", if divides { "divides" } else { "multiplies" })),
         None => Verdict::Holds,
     }
 }

@@ -13,8 +13,8 @@ pub(super) struct ConvAt<'a> {
     pub(super) op: &'a Conv,
     pub(super) x: Class,
     pub(super) kernel: Kernel,
-    pub(super) weights: Class,
     pub(super) bias: Option<Class>,
+    operands: Vec<Option<Class>>,
 }
 
 impl ConvAt<'_> {
@@ -30,10 +30,9 @@ impl ConvAt<'_> {
         self.op.pads[self.spatial() + axis]
     }
 
-    /// The term of this convolution.
+    /// The term of this convolution as it stands: a bias that is left out may be a hole or not there.
     pub(super) fn expr(&self) -> Expr {
-        let operands = vec![Some(self.x.into()), Some(self.weights.into()), self.bias.map(Expr::Class)];
-        Expr::op(self.op.clone(), operands)
+        Expr::op(self.op.clone(), self.operands.iter().map(|o| o.map(Expr::Class)).collect())
     }
 }
 
@@ -59,7 +58,7 @@ pub(super) fn conv_at<'a>(view: &dyn View, app: &App<'a>) -> Option<ConvAt<'a>> 
     if bias.is_some_and(|b| !view.is_constant(b)) {
         return None;
     }
-    Some(ConvAt { op, x, kernel, weights, bias })
+    Some(ConvAt { op, x, kernel, bias, operands: app.operands.clone() })
 }
 
 /// The convolutions in a class.
