@@ -1,6 +1,8 @@
 //! Test support of convc.
 
+pub mod agree;
 pub mod conformance;
+pub mod filetests;
 pub mod mutate;
 pub mod oracle;
 pub mod random;

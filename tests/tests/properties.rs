@@ -6,23 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use convc::{
-    ir::{
-        Graph,
-        text::{parse, print},
-    },
-    lower::lower,
+    ir::text::{parse, print},
     rewrite::{
         rule::{Phase, Rule},
         rules as registry,
     },
 };
-use convc_runtime::{
-    Bindings,
-    scalar::Field,
-    session::{Session, SessionOptions},
-};
+use convc_runtime::scalar::Field;
 use convc_tests::{
-    oracle::{self, Number},
+    agree::agree,
+    oracle::Number,
     random::{self, Rng},
     rules::apply,
 };
@@ -147,7 +140,7 @@ fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule) {
             open_shapes += usize::from(r.same_shape.is_none());
             let rewritten = r.graph.unwrap_or_else(|e| panic!("{}: ill-typed: {e}\n{text}", rule.name));
             known.insert(print(&rewritten));
-            match agree::<S>(&graph, &rewritten, seed) {
+            match agree::<S>(&graph, &rewritten, seed, 1e-12) {
                 Ok(tried) => fired += usize::from(tried > 0),
                 Err(e) => panic!("{} (seed {seed}): {e}\n{text}becomes\n{}", rule.name, print(&rewritten)),
             }
@@ -160,7 +153,7 @@ fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule) {
                     Err(_) => m.refused += 1,
                     // It fires here without being forced.
                     Ok(rewritten) if known.contains(&print(&rewritten)) => {}
-                    Ok(rewritten) => match agree::<S>(&graph, &rewritten, seed) {
+                    Ok(rewritten) => match agree::<S>(&graph, &rewritten, seed, 1e-12) {
                         Ok(tried) => m.equal += usize::from(tried > 0),
                         Err(e) => {
                             m.wrong += 1;
@@ -196,40 +189,4 @@ fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule) {
             m.equal
         );
     }
-}
-
-/// Values of the graph's symbols to try: none if it has none.
-fn bindings(graph: &Graph, seed: u64) -> Vec<Bindings> {
-    let symbols: BTreeSet<_> = graph
-        .inputs()
-        .into_iter()
-        .filter_map(|v| graph.fact(v))
-        .flat_map(|f| f.shape.iter().flat_map(convc_runtime::Dim::symbols).collect::<Vec<_>>())
-        .collect();
-    if symbols.is_empty() {
-        return vec![Bindings::new()];
-    }
-    let mut rng = Rng::new(seed);
-    (0..5)
-        .map(|_| {
-            let size = |s: &str, rng: &mut Rng| if s == "N" { rng.range(1, 3) } else { rng.range(1, 9) };
-            symbols.iter().map(|s| (s.clone(), size(s, &mut rng))).collect()
-        })
-        .collect()
-}
-
-/// Runs the rewritten graph against the oracle's value of the original. Returns on how many sizes the original ran.
-fn agree<S: Number>(original: &Graph, rewritten: &Graph, seed: u64) -> Result<usize, String> {
-    let plan = lower(rewritten).map_err(|e| e.to_string())?;
-    let options = SessionOptions { real: S::REAL, ..SessionOptions::default() };
-    let session = Session::new(plan.into(), options).map_err(|e| e.to_string())?;
-    let mut tried = 0;
-    for b in bindings(original, seed) {
-        let inputs = oracle::random_inputs(original, &b, seed);
-        let Ok(expected) = oracle::run::<S>(original, &inputs) else { continue };
-        let found = session.run(&inputs).map_err(|e| format!("with {b:?}: {e}"))?;
-        oracle::compare(&expected, &found, 1e-12).map_err(|e| format!("with {b:?}: {e}"))?;
-        tried += 1;
-    }
-    Ok(tried)
 }

@@ -58,7 +58,9 @@ impl Text {
             "auto_pad=\"NOTSET\", dilations={:?}, group={}, pads={pads:?}, strides={:?}",
             s.dilations, s.group, s.strides
         );
-        self.op("Conv", &[x, &w, &b], &attributes)
+        // A hole at the end may be left out.
+        let operands = if b == "_" && self.seed.is_multiple_of(2) { vec![x, &w] } else { vec![x, &w, &b] };
+        self.op("Conv", &operands, &attributes)
     }
 }
 

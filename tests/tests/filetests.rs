@@ -1,0 +1,45 @@
+//! Runs the goldens of `filetests/rewrite`: what rewriting gives is what is blessed, and computes what the graph above computes.
+
+use convc_tests::{agree::agree, filetests};
+
+const COMMAND: &str = "CONVC_BLESS=1 cargo test -p convc-tests --test filetests";
+
+#[test]
+fn goldens() {
+    let bless = std::env::var("CONVC_BLESS").is_ok_and(|v| v == "1");
+    let mut problems = Vec::new();
+    let tests = filetests::all();
+    assert!(!tests.is_empty());
+    for t in &tests {
+        let name = t.path.display();
+        let rewritten = match t.rewrite() {
+            Ok(r) => r,
+            Err(e) => {
+                problems.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        // Folded constants are rounded once.
+        let folded = rewritten.steps.iter().any(|s| s.rule == "fold-constants");
+        match agree::<f64>(&t.graph, &rewritten.graph, 1, if folded { 1e-5 } else { 1e-9 }) {
+            Ok(0) => problems.push(format!("{name}: it runs on none of the sizes tried")),
+            Ok(_) => {}
+            Err(e) => problems.push(format!("{name}: the rewritten graph computes something else: {e}")),
+        }
+        let outcome = t.outcome(&rewritten);
+        if outcome != t.blessed {
+            if bless {
+                t.bless(&outcome).unwrap_or_else(|e| panic!("{name}: {e}"));
+            } else {
+                problems.push(format!("{name}: rewriting gives\n{outcome}which is not\n{}", t.blessed));
+            }
+        }
+    }
+    assert!(
+        problems.is_empty(),
+        "{}\n{} of {} goldens failed. To accept what rewriting gives, run\n  {COMMAND}\nand read every change.",
+        problems.join("\n"),
+        problems.len(),
+        tests.len()
+    );
+}
