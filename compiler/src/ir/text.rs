@@ -10,7 +10,7 @@
 //! }
 //! ```
 //!
-//! Attributes are those of [`Op::to_attrs`], an operand `_` is a hole, and the type behind an operator is optional: where it is
+//! Attributes are those of `Op::to_attrs`, an operand `_` is a hole, and the type behind an operator is optional: where it is
 //! given it must be the one that follows. A constant's elements are a list or one of the [`Generator`]s.
 
 mod generate;
