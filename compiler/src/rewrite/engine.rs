@@ -53,6 +53,8 @@ pub struct Engine {
     pub not_fired: BTreeSet<NotFired>,
     term_of: BTreeMap<Value, TermId>,
     value_of: BTreeMap<TermId, Value>,
+    /// The terms of constant nodes, which never change: a term is found by a hash over all bytes.
+    constants: BTreeMap<NodeId, TermId>,
     /// The operators of the nodes as read, by the origin that names them.
     operators: BTreeMap<Origin, String>,
 }
@@ -68,6 +70,7 @@ impl Engine {
             not_fired: BTreeSet::new(),
             term_of: BTreeMap::new(),
             value_of: BTreeMap::new(),
+            constants: BTreeMap::new(),
             operators: BTreeMap::new(),
         };
         for id in engine.graph.nodes() {
@@ -109,10 +112,7 @@ impl Engine {
                         node.operands().iter().map(|o| o.map(|o| self.term_of[&o])).collect();
                     self.terms.apply(&op, operands, fact.as_ref())
                 }
-                Kind::Constant(c) => {
-                    let c = c.clone();
-                    self.terms.constant(&c)
-                }
+                Kind::Constant(c) => *self.constants.entry(id).or_insert_with(|| self.terms.constant(c)),
                 kind => {
                     let name = self.name_of_value(v, kind);
                     self.terms.value(name, fact)
