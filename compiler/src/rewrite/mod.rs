@@ -3,6 +3,8 @@
 //! The engine knows no operator algebra; that is in [`rules`]. A rule is a value ([`rule::Rule`]) that searches a
 //! [`view::View`].
 
+#[doc(hidden)]
+pub mod audit;
 pub mod cost;
 pub mod engine;
 mod explain;
@@ -299,20 +301,20 @@ fn settle(engine: &mut Engine, rules: &[&'static Rule], options: &Options, made:
     }
 }
 
-/// Saturates one region and replaces it if a cheaper term is found. `None` if there is nothing to rewrite in it.
-fn explore(
-    engine: &mut Engine,
-    region: &Region,
-    number: usize,
-    rules: &[&'static Rule],
-    options: &Options,
-    budget: &mut f64,
-    ill_typed: &mut Vec<String>,
-) -> Result<Option<RegionReport>, RewriteError> {
+/// Where a region begins and ends.
+struct Surface {
+    roots: Vec<Value>,
+    root_terms: Vec<TermId>,
+    inside: BTreeSet<TermId>,
+    leaves: BTreeSet<TermId>,
+}
+
+/// The terms of a region; `None` if it is no more.
+fn surface(engine: &mut Engine, region: &Region) -> Option<Surface> {
     // The region's values may have been handed over to equal ones by an earlier region of this round.
     let roots: Vec<Value> = region.roots.iter().copied().filter(|v| engine.graph.contains(v.node)).collect();
     if roots.is_empty() || region.nodes.iter().any(|n| !engine.graph.contains(*n)) {
-        return Ok(None);
+        return None;
     }
     engine.refresh();
     let root_terms: Vec<TermId> = roots.iter().map(|v| engine.term(*v)).collect();
@@ -323,6 +325,20 @@ fn explore(
         .copied()
         .filter(|t| !inside.contains(t))
         .collect();
+    Some(Surface { roots, root_terms, inside, leaves })
+}
+
+/// Saturates one region and replaces it if a cheaper term is found. `None` if there is nothing to rewrite in it.
+fn explore(
+    engine: &mut Engine,
+    region: &Region,
+    number: usize,
+    rules: &[&'static Rule],
+    options: &Options,
+    budget: &mut f64,
+    ill_typed: &mut Vec<String>,
+) -> Result<Option<RegionReport>, RewriteError> {
+    let Some(Surface { roots, root_terms, inside, leaves }) = surface(engine, region) else { return Ok(None) };
     let saturated = saturate::saturate(&engine.terms, &root_terms, &leaves, rules, options.saturation, options.forced);
     let mut runner = saturated.runner;
     if let Some((a, b)) = runner.egraph.analysis.conflicts.first() {

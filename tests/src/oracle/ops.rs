@@ -296,6 +296,9 @@ fn pad<S: Scalar>(mode: PadMode, operands: &Operands<'_, S>) -> Result<Array<S>,
     if shape.iter().any(|&n| n < 0) {
         return Err("more is cropped than is there".into());
     }
+    if mode != PadMode::Constant && pads.iter().any(|&p| p < 0) {
+        return Err("whether it crops before or after it repeats is not said".into());
+    }
     let y = indices(&shape)
         .iter()
         .map(|i| {

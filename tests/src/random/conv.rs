@@ -64,6 +64,10 @@ impl Text {
     }
 }
 
+fn float(rng: &mut Rng) -> &'static str {
+    rng.pick(&["f32", "f32", "f32", "f64", "f16", "bf16"])
+}
+
 fn bias(rng: &mut Rng) -> Bias {
     rng.pick(&[Bias::None, Bias::None, Bias::Zero, Bias::Random, Bias::Random])
 }
@@ -109,7 +113,8 @@ pub fn chain(rng: &mut Rng) -> String {
         _ => {}
     }
     let (b1, b2) = (bias(rng), bias(rng));
-    let mut t = Text::new(rng, "f32");
+    let dtype = float(rng);
+    let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
     let y = t.conv(&input, c, &first, b1);
     let z = t.conv(&y, m, &second, b2);
@@ -131,7 +136,8 @@ pub fn branches(rng: &mut Rng) -> String {
             lead.end[a] = lead.reach(a) - lead.begin[a];
         }
     }
-    let mut t = Text::new(rng, "f32");
+    let dtype = float(rng);
+    let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
     // By how much padding exceeds the reach decides the size of the result.
     let room: Vec<i64> = (0..n).map(|a| lead.begin[a] + lead.end[a] - lead.reach(a)).collect();
@@ -240,13 +246,14 @@ pub fn per_channel(rng: &mut Rng, kinds: &[&str]) -> String {
         2 => shape = Vec::new(),
         _ => {}
     }
-    let mut t = Text::new(rng, "f32");
+    let dtype = float(rng);
+    let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
     let kind = rng.pick(kinds);
     let constant = if rng.chance(8) {
         let count: i64 = shape.iter().product();
         let v: Vec<f64> = (0..count).map(|i| if i == 0 { 0.0 } else { 1.5 }).collect();
-        t.constant_of("f32", &shape, &format!("{v:?}"))
+        t.constant_of(dtype, &shape, &format!("{v:?}"))
     } else {
         t.positive(&shape)
     };
@@ -262,7 +269,8 @@ pub fn pad_conv(rng: &mut Rng) -> String {
     let x = map(rng, c);
     let n = x.spatial();
     let mode = if rng.chance(80) { "constant" } else { rng.pick(&["reflect", "edge"]) };
-    let mut t = Text::new(rng, "f32");
+    let dtype = float(rng);
+    let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
     let mut channels = c;
     let low = if rng.chance(20) { -1 } else { 0 };
@@ -282,8 +290,8 @@ pub fn pad_conv(rng: &mut Rng) -> String {
     let all: Vec<i64> = begin.iter().chain(&end).copied().collect();
     let pads = t.ints(&all);
     let value = match rng.range(0, 3) {
-        0 => t.constant_of("f32", &[], "[0.0]"),
-        1 if rng.chance(50) => t.constant_of("f32", &[], "[0.5]"),
+        0 => t.constant_of(dtype, &[], "[0.0]"),
+        1 if rng.chance(50) => t.constant_of(dtype, &[], "[0.5]"),
         _ => "_".to_owned(),
     };
     let padded = t.op("Pad", &[&input, &pads, &value, &axes], &format!("mode=\"{mode}\""));

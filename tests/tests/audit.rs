@@ -1,0 +1,206 @@
+//! Saturated regions, member by member, and whole rewrites with every rule.
+
+use convc::{
+    ir::{
+        Graph,
+        text::{parse, print},
+    },
+    rewrite::{Options, audit::audit, rewrite},
+};
+use convc_runtime::Real;
+use convc_tests::{
+    agree::{agree, bindings},
+    filetests, oracle,
+    random::{self, Rng},
+};
+
+/// Blocks of networks, in which rules work on what other rules made.
+const BLOCKS: &[(&str, &str)] = &[
+    (
+        "MobileOne: two depthwise branches, a scale branch and a skip, each normalised; then the pointwise half",
+        r#"graph(x: f32[N, 4, H, W]) {
+  w1: f32[4, 1, 3, 3] = random(1)
+  w2: f32[4, 1, 3, 3] = random(2)
+  w3: f32[4, 1, 1, 1] = random(3)
+  g: f32[4] = random(4)
+  h: f32[4] = random(5)
+  m: f32[4] = random(6)
+  s: f32[4] = positive(7)
+  %1 = Conv(x, w1) {auto_pad="NOTSET", dilations=[1, 1], group=4, pads=[1, 1, 1, 1], strides=[1, 1]}
+  %2 = BatchNormalization(%1, g, h, m, s) {epsilon=1e-5}
+  %3 = Conv(x, w2) {auto_pad="NOTSET", dilations=[1, 1], group=4, pads=[1, 1, 1, 1], strides=[1, 1]}
+  %4 = BatchNormalization(%3, h, m, g, s) {epsilon=1e-5}
+  %5 = Conv(x, w3) {auto_pad="NOTSET", dilations=[1, 1], group=4, pads=[0, 0, 0, 0], strides=[1, 1]}
+  %6 = BatchNormalization(%5, m, g, h, s) {epsilon=1e-5}
+  %7 = BatchNormalization(x, g, g, h, s) {epsilon=1e-5}
+  %8 = Add(%2, %4)
+  %9 = Add(%8, %6)
+  %10 = Add(%9, %7)
+  %11 = Relu(%10)
+  v: f32[3, 4, 1, 1] = random(8)
+  u: f32[3, 4, 1, 1] = random(9)
+  k: f32[3] = random(10)
+  q: f32[3] = positive(11)
+  %12 = Conv(%11, v) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  %13 = BatchNormalization(%12, k, k, k, q) {epsilon=1e-5}
+  %14 = Conv(%11, u) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  %15 = BatchNormalization(%14, q, k, k, q) {epsilon=1e-5}
+  %16 = Add(%13, %15)
+  return %16 as y
+}"#,
+    ),
+    (
+        "DO-Conv's feature form, normalised and added to its input",
+        r#"graph(x: f32[N, 2, H, W]) {
+  d: f32[18, 1, 3, 3] = random(1)
+  w: f32[2, 18, 1, 1] = random(2)
+  g: f32[2] = random(3)
+  h: f32[2] = random(4)
+  m: f32[2] = random(5)
+  s: f32[2] = positive(6)
+  %1 = Conv(x, d) {auto_pad="NOTSET", dilations=[1, 1], group=2, pads=[1, 1, 1, 1], strides=[1, 1]}
+  %2 = Conv(%1, w) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  %3 = BatchNormalization(%2, g, h, m, s) {epsilon=1e-5}
+  %4 = Add(%3, x)
+  return %4 as y
+}"#,
+    ),
+    (
+        "A chain of pointwise, padded and grouped convolutions with scales and shifts between",
+        r#"graph(x: f32[N, 4, H, W]) {
+  pads: i64[8] = [0, 0, 1, 0, 0, 0, 1, 2]
+  a: f32[4, 4, 1, 1] = random(1)
+  b: f32[4, 2, 3, 3] = random(2)
+  c: f32[6, 4, 1, 1] = random(3)
+  e: f32[6] = random(4)
+  t: f32[4, 1, 1] = random(5)
+  f: f32[1, 4, 1, 1] = positive(6)
+  two: f32[] = [2.0]
+  %1 = Pad(x, pads) {mode="constant"}
+  %2 = Conv(%1, a) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  %3 = Mul(%2, f)
+  %4 = Conv(%3, b) {auto_pad="NOTSET", dilations=[1, 1], group=2, pads=[1, 1, 1, 1], strides=[2, 1]}
+  %5 = Sub(t, %4)
+  %6 = Div(%5, two)
+  %7 = Conv(%6, c, e) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  return %7 as y
+}"#,
+    ),
+];
+
+fn problems(name: &str, graph: &Graph, real: Real) -> (usize, Vec<String>) {
+    let mut nodes = 0;
+    let mut out = Vec::new();
+    // The last sizes are large enough for every window.
+    for b in bindings(graph, 3).into_iter().rev().take(2) {
+        if oracle::run::<f64>(graph, &oracle::random_inputs(graph, &b, 1)).is_err() {
+            continue;
+        }
+        let audit = audit(graph.clone(), &Options::default(), &b, real).unwrap_or_else(|e| panic!("{name}: {e}"));
+        nodes += audit.nodes;
+        out.extend(audit.problems.into_iter().map(|p| format!("{name} with {b:?}: {p}")));
+    }
+    (nodes, out)
+}
+
+#[test]
+fn members_of_a_class_agree() {
+    let mut nodes = 0;
+    let mut all = Vec::new();
+    let blocks = BLOCKS.iter().map(|(name, text)| ((*name).to_owned(), parse(text).unwrap()));
+    let goldens = filetests::all().into_iter().map(|t| (t.path.display().to_string(), t.graph));
+    for (name, graph) in blocks.chain(goldens) {
+        let real = if print(&graph).contains("AveragePool") { Real::F64 } else { Real::Field };
+        let (n, problems) = problems(&name, &graph, real);
+        nodes += n;
+        all.extend(problems);
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+    assert!(nodes > 2000, "only {nodes} e-nodes were evaluated");
+}
+
+#[test]
+fn an_audit_finds_what_a_forced_condition_breaks() {
+    let golden = filetests::all();
+    let chain = golden.iter().find(|t| t.path.ends_with("conv-compose-border-exact.cir")).unwrap();
+    let options = Options { forced: Some(("conv-compose", "border-exact")), ..Options::default() };
+    let b = bindings(&chain.graph, 3).pop().unwrap();
+    let found = audit(chain.graph.clone(), &options, &b, Real::Field).unwrap();
+    assert!(found.problems.iter().any(|p| p.contains("differs")), "{:?}", found.problems);
+}
+
+/// Every left side with all rules on, as a model would meet them.
+#[test]
+fn random_graphs_are_rewritten_by_all_rules() {
+    let generators: &[fn(&mut Rng) -> String] = &[
+        random::chain,
+        random::branches,
+        random::batch_norm,
+        |r| random::per_channel(r, &["Add", "Sub", "Mul", "Div"]),
+        random::pad_conv,
+        random::average_pool,
+        random::computed_reshape,
+        random::views,
+        random::transpose_of_ones,
+        random::slices,
+    ];
+    let cases = std::env::var("CONVC_CASES").ok().and_then(|n| n.parse::<u64>().ok()).unwrap_or(200) / 2;
+    for (k, generate) in generators.iter().enumerate() {
+        for seed in 0..cases {
+            let text = generate(&mut Rng::new(seed + 1_000_000 * k as u64));
+            let Ok(graph) = parse(&text) else { continue };
+            let rewritten = rewrite(graph.clone(), &Options::default()).unwrap_or_else(|e| panic!("{e}\n{text}"));
+            assert!(rewritten.ill_typed.is_empty(), "{:?}\n{text}", rewritten.ill_typed);
+            agree::<f64>(&graph, &rewritten.graph, seed, 1e-5)
+                .unwrap_or_else(|e| panic!("{e}\n{text}becomes\n{}", print(&rewritten.graph)));
+            let (_, problems) = problems(&text, &graph, if k == 5 { Real::F64 } else { Real::Field });
+            assert!(problems.is_empty(), "{}", problems.join("\n"));
+        }
+    }
+}
+
+/// The conditions that guard against rounding and infinities are needed where numbers are rounded.
+#[test]
+fn rounding_conditions_are_needed() {
+    let cases = [
+        // x - m cancels before it is scaled up; scaled first and rounded, the digits are lost.
+        (
+            ("bn-as-conv", "scale-is-sane"),
+            r#"graph(x: f32[N, 2, H, W]) {
+  w: f32[2, 2, 1, 1] = [0.0009765625, 0.0, 0.0, 0.0009765625]
+  b: f32[2] = [8.1, 8.1]
+  v: f32[2, 2, 1, 1] = [0.3, 0.0, 0.0, 0.7]
+  gamma: f32[2] = [1.0, 1.0]
+  beta: f32[2] = [0.0, 0.0]
+  mean: f32[2] = [8.1, 8.1]
+  var: f32[2] = [0.0, 0.0]
+  %1 = Conv(x, w, b) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  %2 = Relu(%1)
+  %3 = BatchNormalization(%2, gamma, beta, mean, var) {epsilon=1e-15}
+  %4 = Conv(%3, v) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  return %4 as y
+}"#,
+        ),
+        // 1 / s is infinite in the first channel, and times the zeros of a merged kernel no number in the second.
+        (
+            ("scale-as-conv", "finite-scale"),
+            r#"graph(x: f32[N, 2, H, W]) {
+  w: f32[2, 2, 1, 1] = random(1)
+  s: f32[2, 1, 1] = [1e-39, 2.0]
+  %1 = Conv(x, w) {auto_pad="NOTSET", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}
+  %2 = Div(x, s)
+  %3 = Add(%1, %2)
+  return %3 as y
+}"#,
+        ),
+    ];
+    for (forced, text) in cases {
+        let graph = parse(text).unwrap();
+        let sound = rewrite(graph.clone(), &Options::default()).unwrap();
+        assert!(sound.not_fired.iter().any(|m| m.rule == forced.0 && m.condition == forced.1), "{forced:?}");
+        assert!(agree::<f64>(&graph, &sound.graph, 1, 1e-5).unwrap() > 0);
+        let broken = rewrite(graph.clone(), &Options { forced: Some(forced), ..Options::default() }).unwrap();
+        let wrong = agree::<f64>(&graph, &broken.graph, 1, 1e-5);
+        assert!(wrong.is_err(), "{forced:?} is forced and nothing breaks:\n{}", print(&broken.graph));
+    }
+}
