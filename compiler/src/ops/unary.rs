@@ -106,7 +106,7 @@ mod tests {
         for &kind in UnaryKind::ALL {
             let (alpha, beta) = parameters(kind);
             let (a, b) = kind.defaults();
-            let mut given: Vec<_> = [(alpha, a), (beta, b)].into_iter().filter_map(|(n, v)| Some(float(n, v? * 0.75 + 0.125))).collect();
+            let mut given: Vec<_> = [(alpha, a), (beta, b)].into_iter().filter_map(|(n, v)| Some(float(n, v? * 0.75 + 0.0625))).collect();
             for attrs in [vec![], std::mem::take(&mut given)] {
                 for opset in 7..=28 {
                     let composed = matches!(kind, UnaryKind::HardSwish | UnaryKind::Mish | UnaryKind::Swish);
