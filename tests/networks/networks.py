@@ -91,7 +91,7 @@ class Row:
         self.failures.append(" ".join(what.split()))
 
 
-def export(name: str, batch: int, dynamic: str, exporter: str, models: Path, shared: Path) -> Case | str:
+def export(name: str, batch: int, dynamic: str, exporter: str, models: Path, shared: Path | None) -> Case | str:
     """The model's file, written if it is missing; or why there is none."""
     script = "export.py" if name in EXPORT else "systems.py"
     folder = models / "net" if name == "condconv_net" else models
@@ -106,6 +106,8 @@ def export(name: str, batch: int, dynamic: str, exporter: str, models: Path, sha
         path = folder / f"{plain}{suffix.removesuffix('_dy')}.onnx"
         exporter = "ts"
     if not path.exists():
+        if shared is None:
+            return f"{path.name} is not there"
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(shared / "models" / script), str(folder), plain, "--batch", str(batch), "--exporter", exporter]
         command += ["--dynamic", dynamic] if dynamic != "static" else []
@@ -116,10 +118,12 @@ def export(name: str, batch: int, dynamic: str, exporter: str, models: Path, sha
     return Case(name, suffix, path)
 
 
-def trained(name: str, models: Path, shared: Path) -> Case | str:
+def trained(name: str, models: Path, shared: Path | None) -> Case | str:
     """A trained model's file, fetched with all others if it is missing; or why there is none."""
     path = models / "trained" / f"{name}.onnx"
     if not path.exists():
+        if shared is None:
+            return f"{path.name} is not there"
         env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         script = ["bash", str(shared / "models" / "fetch_trained.sh"), str(path.parent)]
         done = subprocess.run(script, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env)
@@ -370,7 +374,7 @@ def main() -> int:
             label = name if name in TRAINED else f"{name} {exporter} batch {batch} {dynamic}"
             if batch > 1 and dynamic != "static":
                 continue
-            shared = Path("/nonexistent") if args.existing else args.shared
+            shared = None if args.existing else args.shared
             case = trained(name, args.models, shared) if name in TRAINED else export(name, batch, dynamic, exporter, args.models, shared)
             if isinstance(case, str):
                 missing.append(f"{label}: {case}")
