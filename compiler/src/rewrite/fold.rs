@@ -176,9 +176,10 @@ fn rounded(graph: &Graph, v: Value, tensor: &Tensor) -> Result<Constant, Rewrite
 }
 
 /// The value of `v` in a graph that is computed from constants alone, as folding makes it.
-pub(crate) fn constant_of(graph: &Graph, v: Value) -> Result<Constant, RewriteError> {
+pub(crate) fn constant_of(graph: &Graph, v: Value, keep_bits: bool) -> Result<Constant, RewriteError> {
     let all = graph.nodes().into_iter().collect();
-    match evaluate(graph, &[v], &all, Real::F64)?.first() {
+    let real = if keep_bits { Real::Native } else { Real::F64 };
+    match evaluate(graph, &[v], &all, real)?.first() {
         Some(tensor) => rounded(graph, v, tensor),
         None => Err(RewriteError::Fold("there is no result".into())),
     }

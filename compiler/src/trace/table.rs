@@ -25,6 +25,8 @@ pub(super) struct Table {
     pub(super) taken: BTreeSet<u32>,
     /// What each left side of a folding step was found to be.
     pub(super) folded: BTreeMap<u32, Folded>,
+    /// Whether constants were folded in the model's own types.
+    keep_bits: bool,
 }
 
 /// The result of computing the left side of a folding step.
@@ -90,7 +92,8 @@ impl Table {
     }
 
     fn once(trace: &Trace, given: &BTreeMap<String, Constant>, folded: BTreeMap<u32, Folded>) -> Result<Table, Bad> {
-        let mut table = Table { terms: Terms::new(), ids: Vec::new(), taken: BTreeSet::new(), folded };
+        let keep_bits = trace.header.fp == "strict";
+        let mut table = Table { terms: Terms::new(), ids: Vec::new(), taken: BTreeSet::new(), folded, keep_bits };
         let mut folds: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for s in trace.steps.iter().filter(|s| s.rule == super::replay::FOLD) {
             folds.entry(s.rhs).or_default().push(s.lhs);
@@ -233,7 +236,7 @@ impl Table {
             values.insert(t, value);
         }
         let Some(value) = values.get(&root).copied() else { return Ok(None) };
-        fold::constant_of(&graph, value).map(Some).map_err(|e| e.to_string())
+        fold::constant_of(&graph, value, self.keep_bits).map(Some).map_err(|e| e.to_string())
     }
 }
 
