@@ -1,7 +1,7 @@
 //! Optimises a model within a program, as `convc optimize` does: read, rewrite, verify, write.
 //!
 //! ```sh
-//! cargo run --release -p convc-samples --bin optimize_in_process -- samples/models/repvgg.onnx /tmp/repvgg.onnx
+//! cargo run --release -p convc-samples --bin optimize_in_process -- samples/models/repvgg.onnx repvgg.onnx
 //! ```
 
 use std::{collections::BTreeMap, error::Error, path::PathBuf};

@@ -1,8 +1,8 @@
 //! Runs a compiled model with the runtime crate alone: no ONNX, no compiler.
 //!
 //! ```sh
-//! convc compile samples/models/repvgg.onnx -o /tmp/repvgg.convc
-//! cargo run --release -p convc-samples --bin run_compiled -- /tmp/repvgg.convc
+//! convc compile samples/models/repvgg.onnx -o repvgg.convc
+//! cargo run --release -p convc-samples --bin run_compiled -- repvgg.convc
 //! ```
 
 use std::{collections::BTreeMap, error::Error, path::PathBuf, sync::Arc};
