@@ -7,7 +7,7 @@ use convc::{
     ir::{Graph, Kind},
     onnx::{self, ExportOptions, WriteError},
     ops,
-    rewrite::Rewritten,
+    rewrite::{Rewritten, cost::PORTABLE},
     trace::{Meta, Trace, html},
     verify,
 };
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
         }
     };
     let Done { original, rewritten, options: rewriting, report } =
-        rewrite(std::mem::take(&mut model.graph), expand, &args.rewriting, &args.verification, say)?;
+        rewrite(std::mem::take(&mut model.graph), expand, &PORTABLE, &args.rewriting, &args.verification, say)?;
     model.graph = rewritten.graph.clone();
     let options = ExportOptions { external_data: args.external_data, origins: true, ..ExportOptions::default() };
     let written = if args.dry_run {

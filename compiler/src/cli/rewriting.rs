@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use convc::{
     ir::Graph,
     lower,
-    rewrite::{self, Fp, Options, RewriteError, Rewritten},
+    rewrite::{self, Fp, Options, RewriteError, Rewritten, cost::Profile},
     verify::{self, VerifyError},
 };
 use convc_runtime::{
@@ -71,8 +71,8 @@ fn parse_growth(text: &str) -> Result<f64, String> {
 }
 
 impl RewriteArgs {
-    /// As the rewriter takes them; `bindings` are the sizes that the cost model reckons with.
-    pub(crate) fn options(&self, bindings: &Bindings) -> Options {
+    /// As the rewriter takes them, for the costs of `profile`; `bindings` are the sizes that the cost model reckons with.
+    pub(crate) fn options(&self, profile: &'static Profile, bindings: &Bindings) -> Options {
         Options {
             fp: match self.fp {
                 FpArg::Strict => Fp::Strict,
@@ -82,6 +82,7 @@ impl RewriteArgs {
             only: self.only.clone(),
             skip: self.skip.clone(),
             max_rewrites: self.max_rewrites.unwrap_or(usize::MAX),
+            profile,
             max_growth: self.max_growth,
             nominal: bindings.clone(),
             ..Options::default()
@@ -113,6 +114,7 @@ pub(crate) struct Done {
 pub(crate) fn rewrite(
     mut graph: Graph,
     prepare: impl FnOnce(&mut Graph),
+    profile: &'static Profile,
     rewriting: &RewriteArgs,
     verification: &VerifyArgs,
     say: Say,
@@ -122,7 +124,7 @@ pub(crate) fn rewrite(
     let given = verification.inputs.load(&ports)?;
     let original = graph.clone();
     prepare(&mut graph);
-    let options = rewriting.options(&bindings);
+    let options = rewriting.options(profile, &bindings);
     let rewritten = rewrite::rewrite(graph, &options).map_err(rewrite_failure)?;
     let report = if verification.no_verify {
         say.note("the result is not verified");

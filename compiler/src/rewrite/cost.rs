@@ -18,10 +18,19 @@ pub struct Profile {
     pub bytes: f64,
     /// Microseconds per operator.
     pub launch: f64,
+    /// What an activation costs of that: little where it is fused into the convolution before it.
+    pub activation: f64,
+    /// What a 1x1 depthwise convolution costs of that: more where a scale and shift has a cheaper operator of its own.
+    pub per_channel: f64,
 }
 
 /// What ONNX Runtime and OpenVINO do with a node: for `optimize`.
-pub const PORTABLE: Profile = Profile { name: "portable", macs: 50_000.0, bytes: 20_000.0, launch: 1.0 };
+pub const PORTABLE: Profile =
+    Profile { name: "portable", macs: 50_000.0, bytes: 20_000.0, launch: 1.0, activation: 0.25, per_channel: 1.75 };
+
+/// What convc's own instructions do: for `compile`, `run` and `bench`.
+pub const PLAN: Profile =
+    Profile { name: "plan", macs: 100_000.0, bytes: 20_000.0, launch: 2.0, activation: 1.0, per_channel: 1.0 };
 
 /// Sizes to reckon with where the model leaves them open: 1 for a batch, 56 for the rest.
 #[derive(Debug, Clone, Default)]
@@ -90,12 +99,11 @@ pub fn node_cost(
     };
     // Parameters of a channel each are nothing beside the map.
     let moved: f64 = operands.iter().flatten().map(|f| bytes(f)).sum::<f64>() + output.map_or(0.0, bytes);
-    let launch = match op {
-        // An activation behind a convolution is fused by every engine.
-        _ if matches!(op.name(), "Relu" | "Clip") => profile.launch * 0.25,
-        // A scale and shift of each channel costs more as a convolution than as what it was.
-        Op::Conv(c) if c.group > 1 && per_output(weights(1), 1) <= 1.0 => profile.launch * 1.75,
-        _ => profile.launch,
+    let share = match op {
+        _ if matches!(op.name(), "Relu" | "Clip") => profile.activation,
+        Op::Conv(c) if c.group > 1 && per_output(weights(1), 1) <= 1.0 => profile.per_channel,
+        _ => 1.0,
     };
+    let launch = profile.launch * share;
     launch + (macs / profile.macs).max(moved / profile.bytes)
 }

@@ -25,7 +25,7 @@ use convc_runtime::{Fact, OpError, Symbol};
 
 pub use self::saturate::SaturationLimits;
 use self::{
-    cost::{Nominal, PORTABLE, node_cost},
+    cost::{Nominal, PORTABLE, Profile, node_cost},
     engine::{Engine, NotFired, Step},
     fold::FoldLimits,
     language::{Graph as EGraph, Node},
@@ -102,6 +102,8 @@ pub struct Options {
     pub skip: Vec<String>,
     /// At most so many rewrites; for bisection.
     pub max_rewrites: usize,
+    /// What nodes cost.
+    pub profile: &'static Profile,
     /// How much larger the constants may become in all, relative to those of the model.
     pub max_growth: f64,
     /// Sizes to reckon with for symbols, in the cost model only.
@@ -123,6 +125,7 @@ impl Default for Options {
             only: Vec::new(),
             skip: Vec::new(),
             max_rewrites: usize::MAX,
+            profile: &PORTABLE,
             max_growth: 0.1,
             nominal: BTreeMap::new(),
             saturation: SaturationLimits::default(),
@@ -361,7 +364,7 @@ fn explore(
         });
     }
     let nominal = Nominal::new(options.nominal.clone());
-    let cost = |egraph: &EGraph, id: egg::Id, node: &Node| portable_cost(egraph, id, node, &nominal);
+    let cost = |egraph: &EGraph, id: egg::Id, node: &Node| term_cost(egraph, id, node, options.profile, &nominal);
     let Some(extracted) = extract::extract(&runner.egraph, &saturated.before, &cost) else { return Ok(None) };
     let changed = extracted.cost < extracted.before && extracted.term != saturated.before;
     let mut report = RegionReport {
@@ -459,7 +462,7 @@ fn frontier_bytes(egraph: &EGraph, term: &egg::RecExpr<Node>, nominal: &Nominal)
 /// The price of a constant term, per byte: small against anything that runs, so that fewer bytes win only between equals.
 const CONSTANT: f64 = 1e-9;
 
-fn portable_cost(egraph: &EGraph, id: egg::Id, node: &Node, nominal: &Nominal) -> f64 {
+fn term_cost(egraph: &EGraph, id: egg::Id, node: &Node, profile: &Profile, nominal: &Nominal) -> f64 {
     let data = &egraph[id].data;
     match node {
         Node::Hole | Node::Tuple(_) => 0.0,
@@ -470,7 +473,7 @@ fn portable_cost(egraph: &EGraph, id: egg::Id, node: &Node, nominal: &Nominal) -
             }
             let facts: Vec<Option<&Fact>> = args.iter().map(|a| egraph[*a].data.fact.as_ref()).collect();
             match egraph.analysis.op(node) {
-                Some(op) => node_cost(&PORTABLE, nominal, op, &facts, data.fact.as_ref()),
+                Some(op) => node_cost(profile, nominal, op, &facts, data.fact.as_ref()),
                 None => 0.0,
             }
         }

@@ -10,7 +10,7 @@ use crate::{
     ir::{Graph, Kind, NodeId, Value},
     onnx::Written,
     rewrite::{
-        Fp, Options, RewriteError, Rewritten, cost,
+        Fp, Options, RewriteError, Rewritten,
         rule::Rule,
         selected_rules,
         terms::{Head, Term, TermId},
@@ -131,7 +131,7 @@ fn header(meta: &Meta<'_>, rules: &[&'static Rule]) -> HeaderLine {
         convc: env!("CARGO_PKG_VERSION").into(),
         model_sha256: meta.model_sha256.clone(),
         fp: fp.into(),
-        profile: cost::PORTABLE.name.into(),
+        profile: meta.options.profile.name.into(),
         rules: rules
             .iter()
             .map(|r| RuleLine {
