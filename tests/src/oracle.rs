@@ -1,6 +1,7 @@
 //! A brute-force evaluator written from the formulas of the ONNX operator specifications, element by element. It shares
 //! number arithmetic with the runtime ([`Scalar`]) and nothing else: no geometry, no broadcasting, no kernels.
 
+mod channels;
 mod ops;
 
 use std::collections::BTreeMap;

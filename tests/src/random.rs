@@ -1,11 +1,16 @@
 //! Random graphs in text form, each from the left side of a rule: shapes that satisfy its conditions and shapes that just fail to.
 
+mod channels;
 mod conv;
 mod plain;
 mod shape;
 
 use std::fmt::Write;
 
+pub use channels::{
+    blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps, map_of_slice, slice_of_conv,
+    slice_of_map, space_of_conv,
+};
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
 pub use plain::{casts, concats, identities, neutral, relus};
 pub use shape::{computed_reshape, pads, slices, transpose, transpose_of_ones, transposes, view, views};

@@ -76,6 +76,19 @@ subjects! {
     avgpool_as_conv: "avgpool-as-conv" Float random::average_pool;
     conv_compose: "conv-compose" Field random::chain;
     branch_add: "branch-add" Field random::branches;
+    slice_out: "slice-out" Field random::slice_of_conv;
+    slice_in: "slice-in" Field random::conv_of_channels;
+    map_slice: "map-slice" Float random::map_of_slice;
+    slice_map: "slice-map" Float random::slice_of_map;
+    stride_slice: "stride-slice" Field random::space_of_conv;
+    stride_in: "stride-in" Field random::conv_of_space;
+    tap_crop: "tap-crop" Field random::crop_taps;
+    focus: "focus" Field random::blocks;
+    cat_out: "cat-out" Field random::cat_conv;
+    concat_map: "concat-map" Float random::cat_maps;
+    cat_group: "cat-group" Field random::cat_groups;
+    cat_in_split: "cat-in-split" Field random::cat_in;
+    join_slices: "join-slices" Field random::cat_slices;
 }
 
 #[test]

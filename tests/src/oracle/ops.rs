@@ -9,9 +9,9 @@ use convc_runtime::{
 
 use super::{Array, Elements, indices, offset};
 
-type Operands<'a, S> = [Option<&'a Array<S>>];
+pub(super) type Operands<'a, S> = [Option<&'a Array<S>>];
 
-fn need<'a, S>(operands: &Operands<'a, S>, i: usize) -> Result<&'a Array<S>, String> {
+pub(super) fn need<'a, S>(operands: &Operands<'a, S>, i: usize) -> Result<&'a Array<S>, String> {
     operands.get(i).copied().flatten().ok_or_else(|| format!("operand {i} is missing"))
 }
 
@@ -53,6 +53,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
             }))
         }
         Op::Concat(op) => concat(op.axis, operands),
+        Op::Clip(_) | Op::SpaceToDepth(_) => super::channels::apply(op, operands),
         Op::Slice(_) => slice(operands),
         Op::Shape(op) => {
             let rank = x.shape.len() as i64;

@@ -4,18 +4,18 @@ use super::{MapShape, Rng, Text, map};
 
 /// Attributes of a convolution along each axis.
 #[derive(Clone)]
-struct Shape {
-    outputs: i64,
-    group: i64,
-    taps: Vec<i64>,
-    strides: Vec<i64>,
-    dilations: Vec<i64>,
-    begin: Vec<i64>,
-    end: Vec<i64>,
+pub(super) struct Shape {
+    pub(super) outputs: i64,
+    pub(super) group: i64,
+    pub(super) taps: Vec<i64>,
+    pub(super) strides: Vec<i64>,
+    pub(super) dilations: Vec<i64>,
+    pub(super) begin: Vec<i64>,
+    pub(super) end: Vec<i64>,
 }
 
 impl Shape {
-    fn random(rng: &mut Rng, outputs: i64, group: i64, spatial: usize) -> Shape {
+    pub(super) fn random(rng: &mut Rng, outputs: i64, group: i64, spatial: usize) -> Shape {
         let pointwise = rng.chance(25);
         let plain = rng.chance(40);
         let mut each = |f: &mut dyn FnMut(&mut Rng) -> i64| (0..spatial).map(|_| f(rng)).collect::<Vec<i64>>();
@@ -32,20 +32,20 @@ impl Shape {
     }
 
     /// How far the last tap lies behind the first along an axis.
-    fn reach(&self, a: usize) -> i64 {
+    pub(super) fn reach(&self, a: usize) -> i64 {
         self.dilations[a] * (self.taps[a] - 1)
     }
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Bias {
+pub(super) enum Bias {
     None,
     Zero,
     Random,
 }
 
 impl Text {
-    fn conv(&mut self, x: &str, channels: i64, s: &Shape, bias: Bias) -> String {
+    pub(super) fn conv(&mut self, x: &str, channels: i64, s: &Shape, bias: Bias) -> String {
         let kernel: Vec<i64> = [s.outputs, channels / s.group].into_iter().chain(s.taps.iter().copied()).collect();
         let w = self.random(&kernel);
         let b = match bias {
@@ -64,15 +64,15 @@ impl Text {
     }
 }
 
-fn float(rng: &mut Rng) -> &'static str {
+pub(super) fn float(rng: &mut Rng) -> &'static str {
     rng.pick(&["f32", "f32", "f32", "f64", "f16", "bf16"])
 }
 
-fn bias(rng: &mut Rng) -> Bias {
+pub(super) fn bias(rng: &mut Rng) -> Bias {
     rng.pick(&[Bias::None, Bias::None, Bias::Zero, Bias::Random, Bias::Random])
 }
 
-fn common_divisor(a: i64, b: i64) -> i64 {
+pub(super) fn common_divisor(a: i64, b: i64) -> i64 {
     (1..=a).filter(|d| a % d == 0 && b % d == 0).max().unwrap_or(1)
 }
 

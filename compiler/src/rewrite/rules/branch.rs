@@ -19,7 +19,7 @@ use crate::rewrite::{
 /// The most summands that are looked at together.
 const MOST: usize = 16;
 
-const SAME_GRID: Condition = Condition {
+pub(super) const SAME_GRID: Condition = Condition {
     name: "same-grid",
     text: "the branches read the same input with the same strides, and their taps lie on one grid",
 };
@@ -119,9 +119,9 @@ struct Leaf<'a> {
 }
 
 /// One branch of a merge: a kernel with its position on the input's grid.
-struct Branch {
-    kernel: Kernel,
-    bias: Option<Expr>,
+pub(super) struct Branch {
+    pub(super) kernel: Kernel,
+    pub(super) bias: Option<Expr>,
     strides: Vec<i64>,
     dilations: Vec<i64>,
     begin: Vec<i64>,
@@ -129,7 +129,7 @@ struct Branch {
 }
 
 impl Branch {
-    fn of(c: &ConvAt<'_>) -> Branch {
+    pub(super) fn of(c: &ConvAt<'_>) -> Branch {
         let n = c.spatial();
         Branch {
             kernel: c.kernel.clone(),
@@ -159,12 +159,14 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
     let lead = leaves.iter().flat_map(|l| &l.convs).find(|c| c.x == x);
     let Some(lead) = lead else { return };
     let spatial = lead.spatial();
-    let mut taken: Vec<(usize, Option<&ConvAt<'_>>, Branch)> = Vec::new();
+    let mut taken: Vec<(usize, Option<&ConvAt<'_>>)> = Vec::new();
+    let mut branches = Vec::new();
     for (i, leaf) in leaves.iter().enumerate() {
         let here: Vec<&ConvAt<'_>> = leaf.convs.iter().filter(|c| c.x == x).collect();
         let fitting = here.iter().find(|c| c.op.strides == lead.op.strides && c.kernel.outputs == lead.kernel.outputs);
         if let Some(c) = fitting {
-            taken.push((i, Some(c), Branch::of(c)));
+            taken.push((i, Some(c)));
+            branches.push(Branch::of(c));
         } else if let Some(c) = here.first() {
             let (name, why) = if c.op.strides == lead.op.strides {
                 (SAME_SHAPE.name, format!("{} and {} output channels", lead.kernel.outputs, c.kernel.outputs))
@@ -176,7 +178,8 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
             && lead.op.strides.iter().all(|&s| s == 1)
             && let Some(b) = Branch::identity(view, x, spatial).filter(|b| b.kernel.outputs == lead.kernel.outputs)
         {
-            taken.push((i, None, b));
+            taken.push((i, None));
+            branches.push(b);
         }
     }
     if taken.len() < 2 {
@@ -191,10 +194,10 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
     if !cx.require(SAME_SHAPE.name, Verdict::from_answer(same, || "a branch's result is broadcast in the sum".into())) {
         return;
     }
-    let Some((op, kernel, bias)) = merged(cx, x, taken.iter().map(|t| &t.2).collect(), spatial) else { return };
+    let Some((op, kernel, bias)) = merged(cx, x, &branches) else { return };
     let merged = Expr::op(op, vec![Some(x.into()), Some(kernel.weights), bias]);
     let lhs = sum.expr(&|i| match taken.iter().find(|t| t.0 == i) {
-        Some((_, Some(c), _)) => c.expr(),
+        Some((_, Some(c))) => c.expr(),
         _ => leaves[i].class.into(),
     });
     let rhs = leaves
@@ -205,59 +208,82 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
     cx.rewrite(lhs, rhs);
 }
 
-/// The one convolution that adds up the branches.
-fn merged(cx: &mut Cx<'_>, x: Class, branches: Vec<&Branch>, spatial: usize) -> Option<(Conv, Kernel, Option<Expr>)> {
-    let dtype = cx.view.fact(x)?.dtype;
-    let first = *branches.first()?;
-    let group = branches.iter().map(|b| b.kernel.group).fold(0, gcd);
-    let (mut grid, mut begin, mut end, mut taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for a in 0..spatial {
-        let mut steps = branches.iter().filter(|b| b.kernel.taps[a] > 1).map(|b| b.dilations[a]);
-        let step = steps.next().unwrap_or(1);
-        let other = steps.find(|s| *s != step);
-        let verdict = match other {
-            Some(s) => Verdict::Fails(format!("dilations {step} and {s} along spatial axis {a}")),
-            None => match branches.iter().find(|b| (b.begin[a] - first.begin[a]) % step != 0) {
-                Some(b) => Verdict::Fails(format!(
-                    "padding {} and {} put the taps of spatial axis {a} on different grids of step {step}",
-                    first.begin[a], b.begin[a]
-                )),
-                None => Verdict::Holds,
-            },
-        };
-        if !cx.require(SAME_GRID.name, verdict) {
-            return None;
+/// The smallest window that holds the windows of several branches.
+pub(super) struct Frame {
+    strides: Vec<i64>,
+    pads: Vec<i64>,
+    dilations: Vec<i64>,
+    taps: Vec<i64>,
+}
+
+impl Frame {
+    /// The frame of branches that have the strides of the first, if their taps lie on one grid. Its results have the size
+    /// of the first branch's.
+    pub(super) fn around(cx: &mut Cx<'_>, branches: &[Branch]) -> Option<Frame> {
+        let first = branches.first()?;
+        let (mut grid, mut begin, mut end, mut taps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for a in 0..first.begin.len() {
+            let mut steps = branches.iter().filter(|b| b.kernel.taps[a] > 1).map(|b| b.dilations[a]);
+            let step = steps.next().unwrap_or(1);
+            let other = steps.find(|s| *s != step);
+            let verdict = match other {
+                Some(s) => Verdict::Fails(format!("dilations {step} and {s} along spatial axis {a}")),
+                None => match branches.iter().find(|b| (b.begin[a] - first.begin[a]) % step != 0) {
+                    Some(b) => Verdict::Fails(format!(
+                        "padding {} and {} put the taps of spatial axis {a} on different grids of step {step}",
+                        first.begin[a], b.begin[a]
+                    )),
+                    None => Verdict::Holds,
+                },
+            };
+            if !cx.require(SAME_GRID.name, verdict) {
+                return None;
+            }
+            let low = branches.iter().map(|b| -b.begin[a]).min()?;
+            let last = |b: &Branch| -b.begin[a] + step * (b.kernel.taps[a] - 1);
+            let high = branches.iter().map(last).max()?;
+            grid.push(step);
+            begin.push(-low);
+            end.push(first.end[a] + high - last(first));
+            taps.push((high - low) / step + 1);
         }
-        let low = branches.iter().map(|b| -b.begin[a]).min()?;
-        let last = |b: &Branch| -b.begin[a] + step * (b.kernel.taps[a] - 1);
-        let high = branches.iter().map(|b| last(b)).max()?;
-        grid.push(step);
-        begin.push(-low);
-        end.push(first.end[a] + high - last(first));
-        taps.push((high - low) / step + 1);
+        let pads = begin.into_iter().chain(end).collect();
+        Some(Frame { strides: first.strides.clone(), pads, dilations: grid, taps })
     }
+
+    /// A branch's kernel set into the frame.
+    pub(super) fn place(&self, b: &Branch, kernel: Kernel) -> Kernel {
+        let before: Vec<i64> =
+            (0..self.taps.len()).map(|a| (self.pads[a] - b.begin[a]) / self.dilations[a]).collect();
+        kernel.embedded(&before, &self.taps)
+    }
+
+    /// A convolution with this window.
+    pub(super) fn conv(self, group: i64) -> Conv {
+        let Frame { strides, pads, dilations, .. } = self;
+        Conv { strides, pads, dilations, group, auto_pad: AutoPad::NotSet }
+    }
+}
+
+/// The one convolution that adds up the branches.
+fn merged(cx: &mut Cx<'_>, x: Class, branches: &[Branch]) -> Option<(Conv, Kernel, Option<Expr>)> {
+    let dtype = cx.view.fact(x)?.dtype;
+    let group = branches.iter().map(|b| b.kernel.group).fold(0, gcd);
+    let frame = Frame::around(cx, branches)?;
     let mut weights: Option<Kernel> = None;
     let mut bias = None;
     for b in branches {
-        let before: Vec<i64> = (0..spatial).map(|a| (begin[a] - b.begin[a]) / grid[a]).collect();
-        let k = b.kernel.clone().in_groups(dtype, group)?.embedded(&before, &taps);
+        let k = frame.place(b, b.kernel.clone().in_groups(dtype, group)?);
         bias = add_bias(bias, b.bias.clone());
         weights = Some(match weights {
             None => k,
             Some(w) => Kernel { weights: add(w.weights, k.weights), ..k },
         });
     }
-    let op = Conv {
-        strides: first.strides.clone(),
-        pads: begin.into_iter().chain(end).collect(),
-        dilations: grid,
-        group,
-        auto_pad: AutoPad::NotSet,
-    };
-    Some((op, weights?, bias))
+    Some((frame.conv(group), weights?, bias))
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
+pub(super) fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

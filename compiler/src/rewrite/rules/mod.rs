@@ -2,11 +2,15 @@
 
 pub mod affine;
 pub mod branch;
+pub mod channels;
 pub mod compose;
+pub mod concat;
+mod cuts;
 pub mod identity;
 pub mod pad;
 pub mod pool;
 pub mod shape;
+pub mod space;
 pub mod weights;
 
 use super::rule::Rule;
@@ -14,7 +18,7 @@ use super::rule::Rule;
 /// Every rule, in the order in which they are tried.
 #[must_use]
 pub fn all() -> Vec<&'static Rule> {
-    [identity::RULES, shape::RULES, affine::RULES, pad::RULES, pool::RULES, compose::RULES, branch::RULES]
+    [identity::RULES, shape::RULES, affine::RULES, pad::RULES, pool::RULES, compose::RULES, branch::RULES, channels::RULES, space::RULES, concat::RULES]
         .concat()
         .into_iter()
         .collect()

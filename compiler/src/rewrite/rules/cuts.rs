@@ -1,0 +1,131 @@
+//! Slices as rules see them, and how rules write them.
+
+use convc_runtime::{
+    Dim, Fact, Op,
+    ops::{Slice, slice::resolve},
+};
+
+use super::weights::ints;
+use crate::rewrite::view::{App, Class, Expr, View};
+
+/// Ends at least this far out mean "to the end", as the operator reads them.
+const FAR: i64 = i32::MAX as i64;
+
+/// How one axis is cut: every `step`-th element from `start` to before `end`, as in Python.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) start: i64,
+    pub(super) end: i64,
+    pub(super) step: i64,
+}
+
+impl Cut {
+    /// `count` elements from `first` on, `step` apart.
+    pub(super) fn at(first: i64, count: i64, step: i64) -> Cut {
+        let end = first + count * step;
+        // The place before the first element has no number.
+        Cut { start: first, end: if end < 0 { -i64::MAX } else { end }, step }
+    }
+
+    /// First element and number of elements on an axis of this size.
+    pub(super) fn on(&self, size: i64) -> Option<(i64, i64)> {
+        let (first, count) = resolve(self.start, self.end, self.step, usize::try_from(size).ok()?);
+        Some((i64::try_from(first).ok()?, i64::try_from(count).ok()?))
+    }
+
+    /// For a positive step: how many elements are left out before the first and behind the end, if that is one number for
+    /// all sizes and something is left between.
+    pub(super) fn margins(&self, size: &Dim) -> Option<(i64, i64)> {
+        if self.step < 1 {
+            return None;
+        }
+        let start = match (self.start, size.as_fixed()) {
+            (s, Some(n)) if s < 0 => (s + n).max(0),
+            (s, _) if s >= 0 => s,
+            _ => return None,
+        };
+        let behind = match (self.end, size.as_fixed()) {
+            (e, _) if e >= FAR => 0,
+            (e, _) if e < 0 => e.checked_neg()?,
+            (e, Some(n)) => (n - e).max(0),
+            _ => return None,
+        };
+        let left = size - start.checked_add(behind)?;
+        (left.at_least(1) == Some(true)).then_some((start, behind))
+    }
+
+    fn is_whole(&self, size: &Dim) -> bool {
+        let to_the_end = self.end >= FAR || size.as_fixed().is_some_and(|n| self.end >= n);
+        self.start == 0 && self.step == 1 && to_the_end
+    }
+}
+
+/// A Slice with known bounds.
+pub(super) struct Sliced {
+    /// What is cut.
+    pub(super) x: Class,
+    /// How each axis is cut; `None` where it is taken whole.
+    pub(super) along: Vec<Option<Cut>>,
+    operands: Vec<Option<Class>>,
+}
+
+impl Sliced {
+    /// The term as it stands.
+    pub(super) fn expr(&self) -> Expr {
+        Expr::op(Slice {}, self.operands.iter().map(|o| o.map(Expr::Class)).collect())
+    }
+
+    /// The axes that are cut.
+    pub(super) fn axes(&self) -> Vec<usize> {
+        (0..self.along.len()).filter(|&a| self.along[a].is_some()).collect()
+    }
+
+    /// The cut, if it is of this axis alone.
+    pub(super) fn only(&self, axis: usize) -> Option<Cut> {
+        if self.axes() == [axis] { self.along[axis] } else { None }
+    }
+}
+
+/// Reads an application as [`Sliced`].
+pub(super) fn sliced(view: &dyn View, app: &App<'_>) -> Option<Sliced> {
+    let Op::Slice(_) = app.op else { return None };
+    let x = app.operand(0)?;
+    let shape = &view.fact(x)?.shape;
+    let list = |i: usize| -> Option<Vec<i64>> { view.fact(app.operand(i)?).and_then(Fact::i64s) };
+    let (starts, ends) = (list(1)?, list(2)?);
+    let axes = if app.operand(3).is_some() { list(3)? } else { (0..starts.len() as i64).collect() };
+    let steps = if app.operand(4).is_some() { list(4)? } else { vec![1; starts.len()] };
+    if [ends.len(), axes.len(), steps.len()].iter().any(|n| *n != starts.len()) {
+        return None;
+    }
+    let mut along = vec![None; shape.len()];
+    for i in 0..starts.len() {
+        let axis = usize::try_from(if axes[i] < 0 { axes[i] + shape.len() as i64 } else { axes[i] }).ok()?;
+        let cut = Cut { start: starts[i], end: ends[i], step: steps[i] };
+        *along.get_mut(axis)? = (!cut.is_whole(&shape[axis])).then_some(cut);
+    }
+    Some(Sliced { x, along, operands: app.operands.clone() })
+}
+
+/// The slices in a class.
+pub(super) fn slices_in(view: &dyn View, class: Class) -> Vec<Sliced> {
+    view.apps(class).iter().filter_map(|app| sliced(view, app)).collect()
+}
+
+/// `x` cut along these axes; `x` itself if there are none.
+pub(super) fn slice(x: Expr, cuts: &[(usize, Cut)]) -> Expr {
+    if cuts.is_empty() {
+        return x;
+    }
+    let list = |f: &dyn Fn(&(usize, Cut)) -> i64| Some(Expr::Constant(ints(&cuts.iter().map(f).collect::<Vec<i64>>())));
+    let mut operands = vec![Some(x), list(&|c| c.1.start), list(&|c| c.1.end), list(&|c| c.0 as i64)];
+    if cuts.iter().any(|c| c.1.step != 1) {
+        operands.push(list(&|c| c.1.step));
+    }
+    Expr::op(Slice {}, operands)
+}
+
+/// Elements `first .. first + count` of one axis.
+pub(super) fn part(x: Expr, axis: usize, first: i64, count: i64) -> Expr {
+    slice(x, &[(axis, Cut::at(first, count, 1))])
+}

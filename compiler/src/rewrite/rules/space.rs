@@ -1,0 +1,310 @@
+//! Slices of the map before and behind convolutions, and taps that read nothing.
+
+use convc_runtime::{
+    Dim, Op,
+    ops::{Conv, DepthToSpace, depth_space::DepthMode},
+    window::AutoPad,
+};
+
+use super::{
+    compose::{ConvAt, conv_at, convs_in},
+    cuts::{Cut, Sliced, slice, sliced, slices_in},
+};
+use crate::rewrite::{
+    rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    view::{Class, Expr},
+};
+
+const SPACE_ONLY: Condition =
+    Condition { name: "space-only", text: "the slice cuts spatial axes alone, forwards, by margins that are the same for all sizes" };
+
+/// The margins of a slice along each spatial axis with its step, if it cuts nothing else.
+fn margins(cx: &mut Cx<'_>, s: &Sliced) -> Option<Vec<(i64, i64, i64)>> {
+    let shape = cx.view.fact(s.x)?.shape.clone();
+    let mut out = Vec::new();
+    let mut verdict = Verdict::Holds;
+    for (a, size) in shape.iter().enumerate() {
+        match (a, s.along[a]) {
+            (_, None) if a < 2 => {}
+            (_, None) => out.push((0, 0, 1)),
+            (0 | 1, Some(_)) => verdict = Verdict::Fails(format!("axis {a} is cut")),
+            (_, Some(cut)) => match cut.margins(size) {
+                Some((before, behind)) => out.push((before, behind, cut.step)),
+                None => {
+                    // Forced, the size decides as if it were large.
+                    out.push((cut.start.max(0), 0, cut.step.abs()));
+                    verdict = Verdict::Unknown(format!(
+                        "{} to {} in steps of {} of {size} elements along axis {a}",
+                        cut.start, cut.end, cut.step
+                    ));
+                }
+            },
+        }
+    }
+    cx.require(SPACE_ONLY.name, verdict).then_some(out)
+}
+
+/// `slice_step t(conv(x, w; s, p))  =>  conv(x, w; s t, p - s o)`
+///
+/// Sound bit for bit: output `o + t i` is the window at `s (o + t i) - p`. Where the first window to stay lies within the
+/// map, what is before it is cut off the map.
+/// Requires: a slice of spatial axes, with margins that do not depend on the sizes.
+/// Not sound for: steps backwards, bounds that count from the other end of an open size.
+/// Exactness: bitwise.
+/// Pays: outputs that nobody reads are not computed.
+pub const STRIDE_SLICE: Rule = Rule {
+    name: "stride-slice",
+    equation: "slice(conv(x, w; strides s, pads p), o, t) => conv(x, w; strides s t, pads p - s o)",
+    conditions: &[SPACE_ONLY],
+    exactness: Exactness::Bitwise,
+    pays: "outputs that nobody reads are not computed",
+    phase: Phase::Explore,
+    roots: &["Slice"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        let Some(s) = sliced(view, app) else { return };
+        for conv in convs_in(view, s.x) {
+            // A slice of channels is the business of `slice-out`.
+            if s.axes() == [1] {
+                continue;
+            }
+            cx.begin();
+            let Some(margins) = margins(cx, &s) else { continue };
+            let n = conv.spatial();
+            let Some(shape) = view.fact(conv.x).map(|f| f.shape.clone()) else { continue };
+            let (mut pads, mut crop, mut within) = (vec![0; 2 * n], Vec::new(), true);
+            for a in 0..n {
+                let (before, behind, _) = margins[a];
+                let stride = conv.op.strides[a];
+                let begin = conv.pad_begin(a) - stride * before;
+                let end = conv.pad_end(a) - stride * behind + idle(&conv, a, &shape[a + 2], margins[a]);
+                pads[a] = begin.max(0);
+                pads[n + a] = end.max(0);
+                let cut = Cut { start: (-begin).max(0), end: if end < 0 { end } else { i64::MAX }, step: 1 };
+                if begin < 0 || end < 0 {
+                    crop.push((a + 2, cut));
+                }
+                // Windows that lie in the padding alone cannot be had by cutting the map.
+                within &= (&shape[a + 2] + begin.min(0) + end.min(0)).at_least(0) == Some(true);
+            }
+            if !within {
+                continue;
+            }
+            let strides = (0..n).map(|a| conv.op.strides[a] * margins[a].2).collect();
+            let op = Conv { strides, pads, ..conv.op.clone() };
+            let x = slice(conv.x.into(), &crop);
+            let operands = vec![Some(x), Some(conv.kernel.weights.clone()), conv.bias.map(Expr::Class)];
+            cx.rewrite(Expr::of(app).with_operand(0, conv.expr()), Expr::op(op, operands));
+        }
+    },
+};
+
+/// By how much the padding behind an axis may be larger without a further output, up to making good what a slice takes off.
+fn idle(conv: &ConvAt<'_>, a: usize, size: &Dim, (before, behind, step): (i64, i64, i64)) -> i64 {
+    let Some(size) = size.as_fixed() else { return 0 };
+    let stride = conv.op.strides[a];
+    let end = conv.pad_end(a) - stride * behind;
+    let reach = conv.op.dilations[a] * (conv.kernel.taps[a] - 1) + 1;
+    let room = size + conv.pad_begin(a) - stride * before + end - reach;
+    let left = stride * step - 1 - room.rem_euclid(stride * step);
+    left.min(-end).max(0)
+}
+
+const BORDER: Condition = Condition {
+    name: "reads-within",
+    text: "where the convolution pads, the place before the slice's first element lies outside the map",
+};
+
+/// `conv(slice_step t(x), w; s, d, p)  =>  conv(x, w; s t, d t, t p - o)`
+///
+/// Sound bit for bit: element `i` of the slice is element `o + t i` of the map.
+/// Requires: a slice of spatial axes that runs to the end; where the convolution pads before, `o < t`, so that what lies
+/// before the slice's first element lies outside the map.
+/// Not sound for: padding before a slice that leaves out whole steps, which stand there then instead of zeros.
+/// Exactness: bitwise.
+/// Pays: no copy of the slice.
+pub const STRIDE_IN: Rule = Rule {
+    name: "stride-in",
+    equation: "conv(slice(x, o, t), w; strides s, dilations d, pads p) => conv(x, w; strides s t, dilations d t, pads t p - o)",
+    conditions: &[SPACE_ONLY, BORDER],
+    exactness: Exactness::Bitwise,
+    pays: "no copy of the slice",
+    phase: Phase::Explore,
+    roots: &["Conv"],
+    search: |cx, class, app| {
+        let view = cx.view;
+        let Some(conv) = conv_at(view, app) else { return };
+        for s in slices_in(view, conv.x) {
+            if s.axes() == [1] || s.x == class || view.is_constant(s.x) {
+                continue;
+            }
+            cx.begin();
+            let Some(margins) = margins(cx, &s) else { continue };
+            let n = conv.spatial();
+            let (begin, end): (Vec<i64>, Vec<i64>) = (0..n)
+                .map(|a| {
+                    let (before, behind, step) = margins[a];
+                    (step * conv.pad_begin(a) - before, step * conv.pad_end(a) - behind)
+                })
+                .unzip();
+            // A negative pad would be the slice again.
+            if begin.iter().chain(&end).any(|p| *p < 0) {
+                continue;
+            }
+            let inside = (0..n).find(|&a| {
+                let (before, behind, step) = margins[a];
+                (conv.pad_begin(a) > 0 && before >= step) || (conv.pad_end(a) > 0 && behind > 0)
+            });
+            let verdict = match inside {
+                None => Verdict::Holds,
+                Some(a) => Verdict::Fails(format!(
+                    "along spatial axis {a} the convolution pads what leaves {} elements out before and {} behind",
+                    margins[a].0, margins[a].1
+                )),
+            };
+            if !cx.require(BORDER.name, verdict) {
+                continue;
+            }
+            let steps = |v: &[i64]| v.iter().zip(&margins).map(|(v, m)| v * m.2).collect();
+            // Where there is one tap the step between taps is of no matter.
+            let dilations = (0..n)
+                .map(|a| if conv.kernel.taps[a] == 1 { 1 } else { conv.op.dilations[a] * margins[a].2 })
+                .collect();
+            let op = Conv {
+                strides: steps(&conv.op.strides),
+                dilations,
+                pads: begin.into_iter().chain(end).collect(),
+                ..conv.op.clone()
+            };
+            let lhs = Expr::of(app).with_operand(0, s.expr());
+            let operands = vec![Some(s.x.into()), Some(conv.kernel.weights.clone()), conv.bias.map(Expr::Class)];
+            cx.rewrite(lhs, Expr::op(op, operands));
+        }
+    },
+};
+
+const READS_PADDING: Condition =
+    Condition { name: "reads-padding", text: "the outermost taps along an axis of fixed size read padding alone" };
+
+/// `conv(x, w; p)  =>  conv(x, inner taps of w; p')`
+///
+/// Sound bit for bit: a tap that never reads the map adds 0.
+/// Requires: a constant kernel; the size of the axis.
+/// Not sound for: a tap that reads the map at one output at least.
+/// Exactness: bitwise.
+/// Pays: less work on maps that are smaller than the kernel (the ends of pyramids, dilated kernels).
+pub const TAP_CROP: Rule = Rule {
+    name: "tap-crop",
+    equation: "conv(x, w; pads p) => conv(x, inner taps of w; pads p - d)",
+    conditions: &[READS_PADDING],
+    exactness: Exactness::Bitwise,
+    pays: "no work on padding",
+    phase: Phase::Explore,
+    roots: &["Conv"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        let Some(conv) = conv_at(view, app) else { return };
+        let Some(shape) = view.fact(conv.x).map(|f| f.shape.clone()) else { return };
+        let n = conv.spatial();
+        let mut op = conv.op.clone();
+        let (mut cuts, mut whole) = (Vec::new(), None);
+        for a in 0..n {
+            let taps = conv.kernel.taps[a];
+            let Some(size) = shape.get(a + 2).and_then(Dim::as_fixed) else { continue };
+            let Some((first, last)) = reading(&conv, a, size) else { continue };
+            if last - first + 1 < taps {
+                cuts.push((a + 2, Cut::at(first, last - first + 1, 1)));
+                op.pads[a] -= first * op.dilations[a];
+                op.pads[n + a] -= (taps - 1 - last) * op.dilations[a];
+            } else if taps > 1 && op.dilations[a] * (taps - 1) >= size {
+                whole = Some((a, size));
+            }
+        }
+        cx.begin();
+        if cuts.is_empty() {
+            let Some((a, size)) = whole else { return };
+            // Forced, the first tap is taken off.
+            let why = Verdict::Fails(format!("all taps along spatial axis {a} read the map of {size}"));
+            if !cx.require(READS_PADDING.name, why) {
+                return;
+            }
+            cuts.push((a + 2, Cut::at(1, conv.kernel.taps[a] - 1, 1)));
+            op.pads[a] -= op.dilations[a];
+        } else {
+            cx.require(READS_PADDING.name, Verdict::Holds);
+        }
+        if op.pads.iter().any(|p| *p < 0) {
+            return;
+        }
+        let w = slice(conv.kernel.weights.clone(), &cuts);
+        cx.rewrite(Expr::of(app), Expr::op(op, vec![Some(conv.x.into()), Some(w), conv.bias.map(Expr::Class)]));
+    },
+};
+
+/// The first and the last tap along an axis of this size that read the map; `None` if none does, or if that is too long to
+/// tell.
+fn reading(conv: &ConvAt<'_>, a: usize, size: i64) -> Option<(i64, i64)> {
+    let (stride, dilation, begin) = (conv.op.strides[a], conv.op.dilations[a], conv.pad_begin(a));
+    let room = size + begin + conv.pad_end(a) - dilation * (conv.kernel.taps[a] - 1) - 1;
+    if room < 0 || size < 1 {
+        return None;
+    }
+    let last_output = room / stride;
+    let reads = |t: i64| {
+        // The first output whose window has this tap at or behind the map's first element.
+        let first = (begin - t * dilation + stride - 1).div_euclid(stride).max(0);
+        first <= last_output && (first * stride - begin + t * dilation) < size
+    };
+    let taps = 0..conv.kernel.taps[a];
+    Some((taps.clone().find(|t| reads(*t))?, taps.rev().find(|t| reads(*t))?))
+}
+
+/// `conv(space_to_depth_b(x), w; s, p)  =>  conv(x, depth_to_space_b(w); b s, b p)`
+///
+/// Sound bit for bit: channel `(i, j, c)` of the rearranged map at `q` is channel `c` of the map at `b q + (i, j)`.
+/// Requires: a constant kernel of one group without dilation; 2 spatial axes.
+/// Not sound for: dilated kernels, whose taps lie `b d` apart in blocks of `b`.
+/// Exactness: bitwise.
+/// Pays: no rearrangement, the same arithmetic.
+pub const FOCUS: Rule = Rule {
+    name: "focus",
+    equation: "conv(space_to_depth(x, b), w; strides s, pads p) => conv(x, depth_to_space(w, b); strides b s, pads b p)",
+    conditions: &[],
+    exactness: Exactness::Bitwise,
+    pays: "no rearrangement",
+    phase: Phase::Explore,
+    roots: &["Conv"],
+    search: |cx, class, app| {
+        let view = cx.view;
+        let Some(conv) = conv_at(view, app) else { return };
+        if conv.op.group != 1 || conv.spatial() != 2 {
+            return;
+        }
+        for inner in view.apps(conv.x) {
+            let (Op::SpaceToDepth(s), Some(x)) = (inner.op, inner.operand(0)) else { continue };
+            if x != class {
+                let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
+                focus(cx, &conv, lhs, x, s.blocksize, &s.mode);
+            }
+        }
+    },
+};
+
+fn focus(cx: &mut Cx<'_>, conv: &ConvAt<'_>, lhs: Expr, x: Class, block: i64, mode: &DepthMode) {
+    if (0..2).any(|a| conv.kernel.taps[a] > 1 && conv.op.dilations[a] > 1) {
+        return;
+    }
+    let op = Conv {
+        strides: conv.op.strides.iter().map(|s| s * block).collect(),
+        pads: conv.op.pads.iter().map(|p| p * block).collect(),
+        dilations: vec![1; 2],
+        group: 1,
+        auto_pad: AutoPad::NotSet,
+    };
+    let spread = DepthToSpace { blocksize: block, mode: mode.clone() };
+    let w = Expr::op(spread, vec![Some(conv.kernel.weights.clone())]);
+    cx.rewrite(lhs, Expr::op(op, vec![Some(x.into()), Some(w), conv.bias.map(Expr::Class)]));
+}
+
+/// The rules of this file.
+pub const RULES: &[&Rule] = &[&STRIDE_SLICE, &STRIDE_IN, &TAP_CROP, &FOCUS];

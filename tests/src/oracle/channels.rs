@@ -1,0 +1,39 @@
+//! The formulas of clamping and of blocks of the map as channels.
+
+use convc_runtime::{Op, ops::depth_space::DepthMode, scalar::Scalar};
+
+use super::{
+    Array,
+    ops::{Operands, need},
+};
+
+/// One operator of this file.
+pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Array<S>, String> {
+    let x = need(operands, 0)?;
+    match op {
+        Op::Clip(_) => {
+            let bound = |i: usize| operands.get(i).copied().flatten().map(|b| b.reals()[0]);
+            let (low, high) = (bound(1), bound(2));
+            let clip = |v: S| {
+                let v = low.map_or(v, |l| v.max(l));
+                high.map_or(v, |h| v.min(h))
+            };
+            Ok(Array::real(x.shape.clone(), x.reals().iter().map(|v| clip(*v)).collect()))
+        }
+        Op::SpaceToDepth(op) => {
+            let b = op.blocksize;
+            let [n, c, h, w] = x.shape[..] else { return Err("4 axes are needed".into()) };
+            if h % b != 0 || w % b != 0 {
+                return Err(format!("blocks of {b} in {h} x {w}"));
+            }
+            Ok(x.gather(vec![n, c * b * b, h / b, w / b], |i| {
+                let (row, column, channel) = match op.mode {
+                    DepthMode::Dcr => (i[1] / c / b, i[1] / c % b, i[1] % c),
+                    DepthMode::Crd => (i[1] / b % b, i[1] % b, i[1] / (b * b)),
+                };
+                vec![i[0], channel, i[2] * b + row, i[3] * b + column]
+            }))
+        }
+        other => Err(format!("the oracle has no {}", other.name())),
+    }
+}
