@@ -8,8 +8,8 @@ mod shape;
 use std::fmt::Write;
 
 pub use channels::{
-    blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps, map_of_slice, slice_of_conv,
-    slice_of_map, space_of_conv,
+    blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps,
+    map_of_slice, slice_of_conv, slice_of_map, space_of_conv,
 };
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
 pub use plain::{casts, concats, identities, neutral, relus};

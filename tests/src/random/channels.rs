@@ -185,7 +185,9 @@ pub fn crop_taps(rng: &mut Rng) -> String {
 #[must_use]
 pub fn blocks(rng: &mut Rng) -> String {
     let (c, block) = (rng.range(1, 2), rng.range(1, 3));
-    let size = |rng: &mut Rng, name: &str| if rng.chance(30) { name.to_owned() } else { (block * rng.range(1, 3)).to_string() };
+    let size = |rng: &mut Rng, name: &str| {
+        if rng.chance(30) { name.to_owned() } else { (block * rng.range(1, 3)).to_string() }
+    };
     let dims = ["N".to_owned(), c.to_string(), size(rng, "H"), size(rng, "W")];
     let mut s = Shape::random(rng, 2, 1, 2);
     if rng.chance(80) {

@@ -253,8 +253,7 @@ impl Frame {
 
     /// A branch's kernel set into the frame.
     pub(super) fn place(&self, b: &Branch, kernel: Kernel) -> Kernel {
-        let before: Vec<i64> =
-            (0..self.taps.len()).map(|a| (self.pads[a] - b.begin[a]) / self.dilations[a]).collect();
+        let before: Vec<i64> = (0..self.taps.len()).map(|a| (self.pads[a] - b.begin[a]) / self.dilations[a]).collect();
         kernel.embedded(&before, &self.taps)
     }
 

@@ -120,16 +120,14 @@ pub const SLICE_IN: Rule = Rule {
         }
         for s in slices_in(view, conv.x) {
             cx.begin();
-            let Some(size) = fixed_dim(view, s.x, 1).filter(|_| s.x != class && !view.is_constant(s.x)) else { continue };
+            let Some(size) = fixed_dim(view, s.x, 1).filter(|_| s.x != class && !view.is_constant(s.x)) else {
+                continue;
+            };
             let Some(cut) = channel_cut(cx, &s.axes(), s.along.get(1).copied().flatten()) else { continue };
             let Some((first, count)) = cut.on(size).filter(|_| cut.step == 1) else { continue };
             let n = conv.spatial();
-            let pads: Vec<i64> = [0, first]
-                .into_iter()
-                .chain(vec![0; n + 1])
-                .chain([size - first - count])
-                .chain(vec![0; n])
-                .collect();
+            let pads: Vec<i64> =
+                [0, first].into_iter().chain(vec![0; n + 1]).chain([size - first - count]).chain(vec![0; n]).collect();
             let w = zero_pad(conv.kernel.weights.clone(), &pads);
             let lhs = Expr::of(app).with_operand(0, s.expr());
             cx.rewrite(lhs, Expr::op(conv.op.clone(), vec![Some(s.x.into()), Some(w), conv.bias.map(Expr::Class)]));
@@ -150,7 +148,8 @@ pub(super) fn mapped(view: &dyn View, app: &App<'_>) -> Option<Class> {
 }
 
 /// The operators that [`mapped`] looks at.
-pub(super) const MAPS: &[&str] = &["Relu", "LeakyRelu", "Elu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Mish", "Swish", "Clip"];
+pub(super) const MAPS: &[&str] =
+    &["Relu", "LeakyRelu", "Elu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Mish", "Swish", "Clip"];
 
 /// `f(slice(x))  =>  slice(f(x))`
 ///

@@ -42,7 +42,9 @@ fn joined_bias(view: &dyn View, x: Class, branches: &[Branch]) -> Option<Expr> {
     let dtype = view.fact(x)?.dtype;
     let each = branches.iter().map(|b| {
         let n = b.kernel.outputs;
-        b.bias.clone().unwrap_or_else(|| floats(dtype, &[n.unsigned_abs() as usize], vec![0.0; n.unsigned_abs() as usize]))
+        b.bias
+            .clone()
+            .unwrap_or_else(|| floats(dtype, &[n.unsigned_abs() as usize], vec![0.0; n.unsigned_abs() as usize]))
     });
     Some(concat(0, each.collect()))
 }
@@ -85,8 +87,7 @@ pub const CAT_OUT: Rule = Rule {
                 if from > 0 && convs[from - 1].iter().any(|c| fits(&c)) {
                     continue;
                 }
-                let run: Vec<&ConvAt<'_>> =
-                    convs[from..].iter().map_while(|at| at.iter().find(|c| fits(c))).collect();
+                let run: Vec<&ConvAt<'_>> = convs[from..].iter().map_while(|at| at.iter().find(|c| fits(c))).collect();
                 if run.len() < 2 {
                     continue;
                 }
@@ -133,7 +134,9 @@ pub const CONCAT_MAP: Rule = Rule {
         let Some((axis, operands)) = concatenated(view, app) else { return };
         let maps: Vec<Vec<App<'_>>> = operands
             .iter()
-            .map(|&c| view.apps(c).into_iter().filter(|f| MAPS.contains(&f.op.name()) && mapped(view, f).is_some()).collect())
+            .map(|&c| {
+                view.apps(c).into_iter().filter(|f| MAPS.contains(&f.op.name()) && mapped(view, f).is_some()).collect()
+            })
             .collect();
         for (from, here) in maps.iter().enumerate() {
             for lead in here {
@@ -185,14 +188,19 @@ pub const CAT_GROUP: Rule = Rule {
         cx.begin();
         let windows = |c: &ConvAt<'_>| Conv { group: 1, ..c.op.clone() };
         let each = |c: &ConvAt<'_>| (c.kernel.inputs, c.kernel.outputs / c.kernel.group.max(1));
-        let odd = convs.iter().find(|c| {
-            windows(c) != windows(lead) || c.kernel.taps != lead.kernel.taps || each(c) != each(lead)
-        });
+        let odd = convs
+            .iter()
+            .find(|c| windows(c) != windows(lead) || c.kernel.taps != lead.kernel.taps || each(c) != each(lead));
         let verdict = match odd {
             None => Verdict::Holds,
             Some(c) => Verdict::Fails(format!(
                 "{} to {} channels and {} to {}, kernels {:?} and {:?}, or other strides, pads or dilations",
-                each(lead).0, each(lead).1, each(c).0, each(c).1, lead.kernel.taps, c.kernel.taps
+                each(lead).0,
+                each(lead).1,
+                each(c).0,
+                each(c).1,
+                lead.kernel.taps,
+                c.kernel.taps
             )),
         };
         if !cx.require(SAME_WINDOW.name, verdict) {
@@ -288,14 +296,18 @@ pub const JOIN_SLICES: Rule = Rule {
             for (a, b) in pair[0].iter().flat_map(|a| pair[1].iter().map(move |b| (a, b))) {
                 let (Some(first), Some(second)) = (a.only(axis), b.only(axis)) else { continue };
                 let Some(size) = fixed_dim(view, a.x, axis).filter(|_| a.x == b.x) else { continue };
-                let (Some(first), Some(second), 1, 1) = (first.on(size), second.on(size), first.step, second.step) else {
+                let (Some(first), Some(second), 1, 1) = (first.on(size), second.on(size), first.step, second.step)
+                else {
                     continue;
                 };
                 cx.begin();
                 let verdict = if first.0 + first.1 == second.0 {
                     Verdict::Holds
                 } else {
-                    Verdict::Fails(format!("{} elements from {} on, then {} from {} on", first.1, first.0, second.1, second.0))
+                    Verdict::Fails(format!(
+                        "{} elements from {} on, then {} from {} on",
+                        first.1, first.0, second.1, second.0
+                    ))
                 };
                 if cx.require(ADJACENT.name, verdict) {
                     let whole = part(a.x.into(), axis, first.0, first.1 + second.1);

@@ -18,10 +18,21 @@ use super::rule::Rule;
 /// Every rule, in the order in which they are tried.
 #[must_use]
 pub fn all() -> Vec<&'static Rule> {
-    [identity::RULES, shape::RULES, affine::RULES, pad::RULES, pool::RULES, compose::RULES, branch::RULES, channels::RULES, space::RULES, concat::RULES]
-        .concat()
-        .into_iter()
-        .collect()
+    [
+        identity::RULES,
+        shape::RULES,
+        affine::RULES,
+        pad::RULES,
+        pool::RULES,
+        compose::RULES,
+        branch::RULES,
+        channels::RULES,
+        space::RULES,
+        concat::RULES,
+    ]
+    .concat()
+    .into_iter()
+    .collect()
 }
 
 /// The rule with this name.

@@ -15,8 +15,10 @@ use crate::rewrite::{
     view::{Class, Expr},
 };
 
-const SPACE_ONLY: Condition =
-    Condition { name: "space-only", text: "the slice cuts spatial axes alone, forwards, by margins that are the same for all sizes" };
+const SPACE_ONLY: Condition = Condition {
+    name: "space-only",
+    text: "the slice cuts spatial axes alone, forwards, by margins that are the same for all sizes",
+};
 
 /// The margins of a slice along each spatial axis with its step, if it cuts nothing else.
 fn margins(cx: &mut Cx<'_>, s: &Sliced) -> Option<Vec<(i64, i64, i64)>> {
