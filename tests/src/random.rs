@@ -1,5 +1,6 @@
 //! Random graphs in text form, each from the left side of a rule: shapes that satisfy its conditions and shapes that just fail to.
 
+mod border;
 mod channels;
 mod conv;
 mod plain;
@@ -7,6 +8,7 @@ mod shape;
 
 use std::fmt::Write;
 
+pub use border::filled_border;
 pub use channels::{
     blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps,
     map_of_slice, slice_of_conv, slice_of_map, space_of_conv,

@@ -73,6 +73,8 @@ subjects! {
     scale_as_conv: "scale-as-conv" Field |r| random::per_channel(r, &["Mul", "Div"]), rounding &["finite-scale"];
     shift_as_conv: "shift-as-conv" Field |r| random::per_channel(r, &["Add", "Sub"]);
     pad_into_conv: "pad-into-conv" Field random::pad_conv;
+    border_of_bias: "border-of-bias" Field |r| random::filled_border(r, true);
+    border_fill: "border-fill" Field |r| random::filled_border(r, false);
     avgpool_as_conv: "avgpool-as-conv" Float random::average_pool;
     conv_compose: "conv-compose" Field random::chain;
     branch_add: "branch-add" Field random::branches;

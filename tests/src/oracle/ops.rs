@@ -103,7 +103,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
             let shape = broadcast(&x.shape, need(operands, 1)?.ints())?;
             Ok(x.gather(shape, |i| pick(&x.shape, i)))
         }
-        other => Err(format!("the oracle has no {}", other.name())),
+        other => super::maps::apply(other, operands),
     }
 }
 
@@ -115,7 +115,7 @@ fn relabel<S: Scalar>(x: &Array<S>, shape: Vec<i64>) -> Result<Array<S>, String>
 }
 
 /// The shape of the whole by the multidirectional broadcasting of ONNX.
-fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>, String> {
+pub(super) fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>, String> {
     let rank = a.len().max(b.len());
     (0..rank)
         .map(|i| {
@@ -131,12 +131,12 @@ fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>, String> {
 }
 
 /// The index into an operand of this shape for an index into the broadcast whole.
-fn pick(shape: &[i64], index: &[i64]) -> Vec<i64> {
+pub(super) fn pick(shape: &[i64], index: &[i64]) -> Vec<i64> {
     let skip = index.len() - shape.len();
     shape.iter().zip(&index[skip..]).map(|(&n, &i)| if n == 1 { 0 } else { i }).collect()
 }
 
-fn binary<S: Scalar>(kind: BinaryKind, a: &Array<S>, b: &Array<S>) -> Result<Array<S>, String> {
+pub(super) fn binary<S: Scalar>(kind: BinaryKind, a: &Array<S>, b: &Array<S>) -> Result<Array<S>, String> {
     let shape = broadcast(&a.shape, &b.shape)?;
     let (wide_a, wide_b) =
         (a.gather(shape.clone(), |i| pick(&a.shape, i)), b.gather(shape.clone(), |i| pick(&b.shape, i)));
@@ -185,7 +185,7 @@ fn batch_norm<S: Scalar>(epsilon: f64, operands: &Operands<'_, S>) -> Result<Arr
 }
 
 /// Number of positions of a window that lies wholly in the padded axis.
-fn positions(size: i64, begin: i64, end: i64, extent: i64, stride: i64) -> Result<i64, String> {
+pub(super) fn positions(size: i64, begin: i64, end: i64, extent: i64, stride: i64) -> Result<i64, String> {
     let room = size + begin + end - extent;
     if room < 0 { Err(format!("a window of {extent} in {size} + {begin} + {end}")) } else { Ok(room / stride + 1) }
 }

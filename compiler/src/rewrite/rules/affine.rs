@@ -17,14 +17,14 @@ use crate::rewrite::{
 const LARGEST_SCALE: f64 = 1e4;
 
 /// A tensor `[N, C, D1..Dn]` with a fixed number of channels and at least one spatial axis.
-struct Map {
+pub(super) struct Map {
     class: Class,
     dtype: DType,
-    channels: usize,
+    pub(super) channels: usize,
     spatial: usize,
 }
 
-fn map_at(view: &dyn View, class: Class) -> Option<Map> {
+pub(super) fn map_at(view: &dyn View, class: Class) -> Option<Map> {
     let fact = view.fact(class)?;
     if fact.rank() < 3 || !fact.dtype.is_float() || view.is_constant(class) {
         return None;

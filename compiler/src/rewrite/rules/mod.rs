@@ -1,11 +1,13 @@
 //! The rules, one file per family. To add one, copy the nearest file and add its rules to the list below.
 
 pub mod affine;
+pub mod border;
 pub mod branch;
 pub mod channels;
 pub mod compose;
 pub mod concat;
 mod cuts;
+mod frame;
 pub mod identity;
 pub mod pad;
 pub mod pool;
@@ -23,6 +25,7 @@ pub fn all() -> Vec<&'static Rule> {
         shape::RULES,
         affine::RULES,
         pad::RULES,
+        border::RULES,
         pool::RULES,
         compose::RULES,
         branch::RULES,

@@ -18,7 +18,7 @@ const SPATIAL: Condition = Condition {
 };
 
 /// What a `Pad` adds before and behind each axis, if that is known.
-fn pads_of(view: &dyn View, app: &App<'_>, rank: usize) -> Option<Vec<(i64, i64)>> {
+pub(super) fn pads_of(view: &dyn View, app: &App<'_>, rank: usize) -> Option<Vec<(i64, i64)>> {
     let pads = view.fact(app.operand(1)?)?.i64s()?;
     let axes = match app.operand(3) {
         None => (0..rank as i64).collect(),

@@ -1,0 +1,172 @@
+//! Borders filled with a constant per channel, as diverse branch blocks have them: a convolution's padding with zeros and a
+//! shift do the same.
+
+use convc_runtime::DType;
+
+use super::{
+    affine::map_at,
+    compose::{ConvAt, convs_in},
+    frame::Frame,
+    weights::{add, floats, reshape, sub, zero_pad},
+};
+use crate::rewrite::{
+    rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    view::{App, Class, Expr, View},
+};
+
+/// How many operators a swarm of assignments may have.
+const DEPTH: usize = 64;
+
+const INSIDE: Condition = Condition {
+    name: "inside-kept",
+    text: "only the border is overwritten, whatever the sizes: no row or column of the map itself",
+};
+const ONE_VALUE: Condition =
+    Condition { name: "one-value", text: "the whole border holds one finite number, or one for each channel" };
+const IS_BIAS: Condition = Condition {
+    name: "fills-with-the-bias",
+    text: "the border holds what the convolution gives where its input is 0: its bias, but for rounding",
+};
+
+/// A frame all of whose border holds one value per channel, that value, and the pads as an operand of Pad.
+fn filled(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Frame, Vec<f64>, Vec<i64>)> {
+    let frame = Frame::of(cx.view, app, DEPTH)?;
+    if !frame.in_order() || !frame.covered() {
+        return None;
+    }
+    let inside = if frame.spoiled {
+        Verdict::Fails("a row or column that may belong to the map is overwritten".into())
+    } else {
+        Verdict::Holds
+    };
+    if !cx.require(INSIDE.name, inside) {
+        return None;
+    }
+    let channels = map_at(cx.view, frame.source)?.channels;
+    let spread = |v: &[f64]| if v.len() == 1 { vec![v[0]; channels] } else { v.to_vec() };
+    let value = spread(frame.values.first()?);
+    let one = if frame.values.iter().any(|v| spread(v) != value) {
+        Verdict::Fails("parts of the border hold different values".into())
+    } else if value.len() != channels || value.iter().any(|v| !v.is_finite()) {
+        Verdict::Fails("the border does not hold one finite number for each channel".into())
+    } else {
+        Verdict::Holds
+    };
+    if !cx.require(ONE_VALUE.name, one) {
+        return None;
+    }
+    let pads = frame.pads.iter().map(|p| p.0).chain(frame.pads.iter().map(|p| p.1)).collect();
+    Some((frame, value, pads))
+}
+
+/// A value per channel, to be added to a map of this rank.
+fn along_channels(value: Expr, channels: usize, rank: usize) -> Expr {
+    let shape: Vec<i64> = [channels as i64].into_iter().chain(vec![1; rank - 2]).collect();
+    reshape(value, &shape)
+}
+
+/// The convolutions with a folded bias in a class; `None` if another member, such as a BatchNormalization, may become one.
+fn settled<'v>(view: &'v dyn View, class: Class) -> Option<Vec<ConvAt<'v>>> {
+    let convs = convs_in(view, class);
+    let open = |c: &ConvAt<'_>| c.bias.is_some_and(|b| view.constant(b).is_none());
+    let pending = view.apps(class).iter().any(|a| a.op.name() == "BatchNormalization");
+    (!pending && !convs.iter().any(open)).then_some(convs)
+}
+
+fn bias_of(view: &dyn View, conv: &ConvAt<'_>) -> Option<Vec<f64>> {
+    match conv.bias {
+        Some(b) => view.constant(b)?.to_tensor().ok()?.to_f64s(),
+        None => Some(vec![0.0; usize::try_from(conv.kernel.outputs).ok()?]),
+    }
+}
+
+/// Distance of neighbouring numbers of a type, relative to their size.
+fn spacing(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::EPSILON,
+        DType::F16 => 9.8e-4,
+        DType::BF16 => 7.8e-3,
+        _ => f64::from(f32::EPSILON),
+    }
+}
+
+/// Whether two lists of numbers are two roundings of one: exporters compute the border and the bias in different orders.
+fn equal_but_for_rounding(dtype: DType, a: &[f64], b: &[f64]) -> bool {
+    let largest = a.iter().chain(b).fold(0.0f64, |m, v| m.max(v.abs()));
+    let most = if dtype == DType::F64 { 0.0 } else { 16.0 * spacing(dtype) * largest };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most)
+}
+
+/// `fill border(conv(x, w, b), b)  =>  pad(conv(x, w), 0) + b`
+///
+/// Sound over the reals: inside, the bias is added all the same; on the border it is added to 0.
+/// Requires: a border of spatial axes, all of it overwritten with the convolution's bias, and nothing else overwritten. The
+/// border's values are compared but for rounding, since an exporter computes them from the same parameters in another order.
+/// Not sound for: a border of other values (`border-fill` takes those), an assignment that reaches into the map.
+/// Exactness: reassociated.
+/// Pays: assignments disappear, and a padded convolution behind takes the padding and composes with the first one.
+pub const BORDER_OF_BIAS: Rule = Rule {
+    name: "border-of-bias",
+    equation: "fill border(conv(x, w, b), b) => pad(conv(x, w), 0) + b",
+    conditions: &[INSIDE, ONE_VALUE, IS_BIAS],
+    exactness: Exactness::Reassociated,
+    pays: "assignments disappear, and the padding becomes a convolution's own",
+    phase: Phase::Normalise,
+    roots: &["ScatterND", "Transpose", "Where"],
+    search: |cx, _, app| {
+        let Some((frame, value, pads)) = filled(cx, app) else { return };
+        let view = cx.view;
+        let Some(convs) = settled(view, frame.source) else { return };
+        let Some(conv) = convs.first() else { return };
+        let (Some(bias), Some(dtype)) = (bias_of(view, conv), view.fact(frame.source).map(|f| f.dtype)) else { return };
+        let verdict = if equal_but_for_rounding(dtype, &bias, &value) {
+            Verdict::Holds
+        } else {
+            Verdict::Fails("the border holds other values than the convolution's bias".into())
+        };
+        if !cx.require(IS_BIAS.name, verdict) {
+            return;
+        }
+        let bare = Expr::op(conv.op.clone(), vec![Some(conv.x.into()), Some(conv.kernel.weights.clone()), None]);
+        let rank = pads.len() / 2;
+        let padded = zero_pad(bare, &pads);
+        let rhs = match conv.bias {
+            Some(b) => add(padded, along_channels(b.into(), value.len(), rank)),
+            None => padded,
+        };
+        cx.rewrite(frame.term.clone(), rhs);
+    },
+};
+
+/// `fill border(x, v)  =>  pad(x - v, 0) + v`
+///
+/// Sound over the reals: inside, the value goes and comes; on the border it is added to 0.
+/// Requires: a border of spatial axes, all of it overwritten with one value for each channel, and nothing else overwritten.
+/// Not sound for: an assignment that reaches into the map.
+/// Exactness: reassociated.
+/// Pays: a padded convolution behind takes the padding and the shift, one before takes the other shift.
+pub const BORDER_FILL: Rule = Rule {
+    name: "border-fill",
+    equation: "fill border(x, v) => pad(x - v, 0) + v",
+    conditions: &[INSIDE, ONE_VALUE],
+    exactness: Exactness::Reassociated,
+    pays: "the padding and the shifts become convolutions' own",
+    phase: Phase::Explore,
+    roots: &["ScatterND", "Transpose", "Where", "Concat"],
+    search: |cx, _, app| {
+        let Some((frame, value, pads)) = filled(cx, app) else { return };
+        let view = cx.view;
+        // Where the border is a bias, `border-of-bias` keeps the convolution free of what is left of their difference.
+        let Some(convs) = settled(view, frame.source) else { return };
+        let Some(dtype) = view.fact(frame.source).map(|f| f.dtype) else { return };
+        if convs.iter().any(|c| bias_of(view, c).is_some_and(|b| equal_but_for_rounding(dtype, &b, &value))) {
+            return;
+        }
+        let rank = pads.len() / 2;
+        let v = along_channels(floats(dtype, &[value.len()], value.clone()), value.len(), rank);
+        cx.rewrite(frame.term.clone(), add(zero_pad(sub(frame.source.into(), v.clone()), &pads), v));
+    },
+};
+
+/// The rules of this file.
+pub const RULES: &[&Rule] = &[&BORDER_OF_BIAS, &BORDER_FILL];
