@@ -53,7 +53,8 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
         Op::Range(_) => {
             let n = |i: usize| Ok::<i64, String>(need(operands, i)?.ints()[0]);
             let (start, limit, delta) = (n(0)?, n(1)?, n(2)?);
-            let v: Vec<i64> = (0..).map(|i| start + i * delta).take_while(|v| (limit - v) * delta.signum() > 0).collect();
+            let v: Vec<i64> =
+                (0..).map(|i| start + i * delta).take_while(|v| (limit - v) * delta.signum() > 0).collect();
             Ok(Array { shape: vec![v.len() as i64], data: Elements::Int(v) })
         }
         Op::Where(_) => {

@@ -60,7 +60,7 @@ impl Painter {
             _ => {
                 let per: Vec<i64> = [channels].into_iter().chain(vec![1; rank - 2]).collect();
                 let v = t.constant_of(t.dtype, &per, &format!("{:?}", self.values));
-                let size = t.op("Shape", &[&turned], "");
+                let size = t.op("Shape", &[&turned], "start=0");
                 let (from, to, first, rows) = (t.ints(&[1]), t.ints(&[rank as i64]), t.ints(&[0]), t.ints(&[count]));
                 let rest = t.op("Slice", &[&size, &from, &to, &first], "");
                 let shape = t.op("Concat", &[&rows, &rest], "axis=0");
@@ -133,17 +133,10 @@ pub fn filled_border(rng: &mut Rng, bias: bool) -> String {
     let widened = |d: &str, p: (i64, i64)| {
         d.parse::<i64>().map_or_else(|_| format!("{d} + {}", p.0 + p.1), |d| (d + p.0 + p.1).to_string())
     };
-    let shape: Vec<String> = x.dims()[..2]
-        .iter()
-        .cloned()
-        .chain(x.sizes.iter().zip(&pads).map(|(d, p)| widened(d, *p)))
-        .collect();
-    let all: Vec<i64> = [0, 0]
-        .into_iter()
-        .chain(pads.iter().map(|p| p.0))
-        .chain([0, 0])
-        .chain(pads.iter().map(|p| p.1))
-        .collect();
+    let shape: Vec<String> =
+        x.dims()[..2].iter().cloned().chain(x.sizes.iter().zip(&pads).map(|(d, p)| widened(d, *p))).collect();
+    let all: Vec<i64> =
+        [0, 0].into_iter().chain(pads.iter().map(|p| p.0)).chain([0, 0]).chain(pads.iter().map(|p| p.1)).collect();
     let all = t.ints(&all);
     let y = t.op("Pad", &[&y, &all], "mode=\"constant\"");
     let mut slabs: Vec<(usize, (i64, i64))> = Vec::new();
