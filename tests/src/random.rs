@@ -3,6 +3,7 @@
 mod border;
 mod channels;
 mod conv;
+mod permute;
 mod plain;
 mod shape;
 
@@ -14,6 +15,7 @@ pub use channels::{
     map_of_slice, slice_of_conv, slice_of_map, space_of_conv,
 };
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
+pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
 pub use plain::{casts, concats, identities, neutral, relus};
 pub use shape::{computed_reshape, pads, slices, transpose, transpose_of_ones, transposes, view, views};
 

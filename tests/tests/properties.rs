@@ -91,6 +91,10 @@ subjects! {
     cat_group: "cat-group" Field random::cat_groups;
     cat_in_split: "cat-in-split" Field random::cat_in;
     join_slices: "join-slices" Field random::cat_slices;
+    perm_fold: "perm-fold" Field random::conv_of_permuted;
+    perm_out: "perm-out" Field random::permuted_conv;
+    perm_map: "perm-map" Float random::permuted_map;
+    group_dense: "group-dense" Field random::block_diagonal;
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The formulas of clamping and of blocks of the map as channels.
+//! The formulas of clamping, of picked channels and of blocks of the map as channels.
 
 use convc_runtime::{Op, ops::depth_space::DepthMode, scalar::Scalar};
 
@@ -19,6 +19,20 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
                 high.map_or(v, |h| v.min(h))
             };
             Ok(Array::real(x.shape.clone(), x.reals().iter().map(|v| clip(*v)).collect()))
+        }
+        Op::Gather(op) => {
+            let indices = need(operands, 1)?;
+            let rank = x.shape.len() as i64;
+            let axis = if op.axis < 0 { op.axis + rank } else { op.axis } as usize;
+            let [count] = indices.shape[..] else { return Err("one axis of indices is needed".into()) };
+            let mut shape = x.shape.clone();
+            shape[axis] = count;
+            Ok(x.gather(shape, |i| {
+                let mut from = i.to_vec();
+                let at = indices.ints()[i[axis] as usize];
+                from[axis] = if at < 0 { at + x.shape[axis] } else { at };
+                from
+            }))
         }
         Op::SpaceToDepth(op) => {
             let b = op.blocksize;

@@ -53,7 +53,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
             }))
         }
         Op::Concat(op) => concat(op.axis, operands),
-        Op::Clip(_) | Op::SpaceToDepth(_) => super::channels::apply(op, operands),
+        Op::Clip(_) | Op::SpaceToDepth(_) | Op::Gather(_) => super::channels::apply(op, operands),
         Op::Slice(_) => slice(operands),
         Op::Shape(op) => {
             let rank = x.shape.len() as i64;

@@ -8,8 +8,10 @@ pub mod compose;
 pub mod concat;
 mod cuts;
 mod frame;
+pub mod groups;
 pub mod identity;
 pub mod pad;
+pub mod permute;
 pub mod pool;
 pub mod shape;
 pub mod space;
@@ -32,6 +34,8 @@ pub fn all() -> Vec<&'static Rule> {
         channels::RULES,
         space::RULES,
         concat::RULES,
+        permute::RULES,
+        groups::RULES,
     ]
     .concat()
     .into_iter()
