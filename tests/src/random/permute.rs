@@ -114,7 +114,9 @@ pub fn block_diagonal(rng: &mut Rng) -> String {
     for i in 0..o * c {
         let (row, column) = (i / c, i % c);
         let inside = row * g / o == column * g / c || i == odd;
-        values.extend((0..taps).map(|_| if inside { f64::from(i32::try_from(rng.range(1, 9)).unwrap_or(1)) / 4.0 } else { 0.0 }));
+        values.extend(
+            (0..taps).map(|_| if inside { f64::from(i32::try_from(rng.range(1, 9)).unwrap_or(1)) / 4.0 } else { 0.0 }),
+        );
     }
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);

@@ -1,6 +1,9 @@
 //! Groups that are there in fact.
 
-use convc_runtime::{Constant, ops::{Conv, Reduce, reduce::ReduceKind}};
+use convc_runtime::{
+    Constant,
+    ops::{Conv, Reduce, reduce::ReduceKind},
+};
 
 use super::{
     branch::gcd,

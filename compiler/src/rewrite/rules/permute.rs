@@ -106,7 +106,8 @@ fn turned(x: &Fact, split: &Fact, perm: &[i64]) -> Option<Vec<i64>> {
     if product != channels || k < 2 || !tail_stays || !stays(0) || !(1 + k..perm.len()).all(stays) {
         return None;
     }
-    let order: Vec<usize> = perm[1..=k].iter().map(|p| usize::try_from(p - 1).ok().filter(|p| *p < k)).collect::<Option<_>>()?;
+    let order: Vec<usize> =
+        perm[1..=k].iter().map(|p| usize::try_from(p - 1).ok().filter(|p| *p < k)).collect::<Option<_>>()?;
     let step = |axis: usize| factors[axis + 1..].iter().product::<i64>();
     let mut from = vec![0];
     for axis in order {
