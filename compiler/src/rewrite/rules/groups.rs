@@ -76,7 +76,7 @@ fn zeros(constant: &Constant, conv: &ConvAt<'_>, output: i64, input: i64) -> boo
     let bytes = constant.bytes().as_bytes();
     let count = conv.kernel.outputs * conv.kernel.inputs * taps;
     let (Ok(taps), Ok(count)) = (usize::try_from(taps), usize::try_from(count)) else { return false };
-    if count == 0 || bytes.len() % count != 0 {
+    if count == 0 || !bytes.len().is_multiple_of(count) {
         return false;
     }
     let size = taps * (bytes.len() / count);
