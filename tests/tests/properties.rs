@@ -75,6 +75,13 @@ subjects! {
     pad_into_conv: "pad-into-conv" Field random::pad_conv;
     border_of_bias: "border-of-bias" Field |r| random::filled_border(r, true);
     border_fill: "border-fill" Field |r| random::filled_border(r, false);
+    pad_into_maxpool: "pad-into-maxpool" Float random::pad_max_pool;
+    activation_before_maxpool: "activation-before-maxpool" Float random::pooled_activation;
+    pointwise_after_transposed: "pointwise-after-transposed" Field |r| random::transposed(r, false);
+    pointwise_before_transposed: "pointwise-before-transposed" Field |r| random::transposed(r, true);
+    pool_before_pointwise: "pool-before-pointwise" Float |r| random::pointwise_and_average(r, false);
+    pointwise_before_pool: "pointwise-before-pool" Float |r| random::pointwise_and_average(r, true);
+    pointwise_before_resize: "pointwise-before-resize" Float random::resize_conv;
     avgpool_as_conv: "avgpool-as-conv" Float random::average_pool;
     conv_compose: "conv-compose" Field random::chain;
     branch_add: "branch-add" Field random::branches;

@@ -223,7 +223,7 @@ fn resize<S: Scalar>(op: &Resize, operands: &Operands<'_, S>) -> Result<Array<S>
         let (scale, width) = match (operands.get(2).copied().flatten(), operands.get(3).copied().flatten()) {
             (Some(s), _) if !s.reals().is_empty() => {
                 let s = s.reals()[k].to_f64().ok_or("a scale is no number")?;
-                (s, (size * s).floor())
+                (s, size * s)
             }
             (_, Some(n)) => (n.ints()[k] as f64 / size, n.ints()[k] as f64),
             _ => return Err("neither scales nor sizes".into()),
@@ -238,7 +238,7 @@ fn resize<S: Scalar>(op: &Resize, operands: &Operands<'_, S>) -> Result<Array<S>
             _ => None,
         };
         let mut shape = y.shape.clone();
-        shape[axis] = width as i64;
+        shape[axis] = width.floor() as i64;
         let last = x.shape[axis] - 1;
         let data = indices(&shape)
             .iter()

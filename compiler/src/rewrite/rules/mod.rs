@@ -7,14 +7,18 @@ pub mod channels;
 pub mod compose;
 pub mod concat;
 mod cuts;
+mod facts;
 mod frame;
 pub mod groups;
 pub mod identity;
+pub mod maxpool;
 pub mod pad;
 pub mod permute;
 pub mod pool;
+pub mod resample;
 pub mod shape;
 pub mod space;
+pub mod transposed;
 pub mod weights;
 
 use super::rule::Rule;
@@ -28,6 +32,9 @@ pub fn all() -> Vec<&'static Rule> {
         affine::RULES,
         pad::RULES,
         border::RULES,
+        maxpool::RULES,
+        transposed::RULES,
+        resample::RULES,
         pool::RULES,
         compose::RULES,
         branch::RULES,
