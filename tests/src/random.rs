@@ -18,7 +18,9 @@ pub use channels::{
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
 pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
 pub use plain::{casts, concats, identities, neutral, relus};
-pub use pooling::{pad_max_pool, pointwise_and_average, pooled_activation, resize_conv, transposed};
+pub use pooling::{
+    normalised_product, pad_max_pool, pointwise_and_average, pooled_activation, resize_conv, transposed,
+};
 pub use shape::{computed_reshape, pads, slices, transpose, transpose_of_ones, transposes, view, views};
 
 /// A sequence of numbers that depends on its seed alone.

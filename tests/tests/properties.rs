@@ -82,6 +82,7 @@ subjects! {
     pool_before_pointwise: "pool-before-pointwise" Float |r| random::pointwise_and_average(r, false);
     pointwise_before_pool: "pointwise-before-pool" Float |r| random::pointwise_and_average(r, true);
     pointwise_before_resize: "pointwise-before-resize" Float random::resize_conv;
+    bn_into_product: "bn-into-product" Field random::normalised_product, rounding &["scale-is-sane"];
     avgpool_as_conv: "avgpool-as-conv" Float random::average_pool;
     conv_compose: "conv-compose" Field random::chain;
     branch_add: "branch-add" Field random::branches;

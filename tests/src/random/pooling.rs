@@ -234,3 +234,33 @@ pub fn transposed(rng: &mut Rng, pointwise_first: bool) -> String {
     };
     t.finish(&y)
 }
+
+/// A BatchNormalization behind a product with a matrix.
+#[must_use]
+pub fn normalised_product(rng: &mut Rng) -> String {
+    let (k, n) = (rng.range(1, 3), rng.range(1, 4));
+    let mut t = Text::new(rng, "f64");
+    let rows = rng.pick(&["N", "1", "3"]).to_owned();
+    let x = t.input(&[rows, k.to_string()]);
+    let y = if rng.chance(40) {
+        let w = t.random(&[k, n]);
+        t.op("MatMul", &[&x, &w], "")
+    } else {
+        let turned = rng.chance(50);
+        let w = t.random(&if turned { [n, k] } else { [k, n] });
+        let c = match rng.range(0, 3) {
+            0 => "_".to_owned(),
+            1 => t.random(&[1, n]),
+            2 => t.random(&[1]),
+            _ => t.random(&[n]),
+        };
+        let attributes = format!("alpha=1.0, beta=1.0, trans_a=0, trans_b={}", i64::from(turned));
+        t.op("Gemm", &[&x, &w, &c], &attributes)
+    };
+    let spoiled = rng.chance(30);
+    let (gamma, beta, mean) = (t.random(&[n]), t.random(&[n]), t.random(&[n]));
+    let variance =
+        if spoiled { t.constant_of("f64", &[n], &format!("{:?}", vec![-1.0; n as usize])) } else { t.positive(&[n]) };
+    let z = t.op("BatchNormalization", &[&y, &gamma, &beta, &mean, &variance], "epsilon=1e-5");
+    t.finish(&z)
+}

@@ -72,7 +72,7 @@ impl Map {
     }
 }
 
-const SCALE: Condition = Condition {
+pub(super) const SCALE: Condition = Condition {
     name: "scale-is-sane",
     text: "variance + epsilon is positive, no channel is scaled by more than 10000, and the shift is a finite number",
 };
@@ -93,26 +93,34 @@ pub const BN_AS_CONV: Rule = Rule {
     phase: Phase::Explore,
     roots: &["BatchNormalization"],
     search: |cx, _, app| {
-        let Op::BatchNormalization(bn) = app.op else { return };
         let view = cx.view;
         let Some(map) = app.operand(0).and_then(|x| map_at(view, x)) else { return };
-        let parameters: Option<Vec<Class>> = (1..5).map(|i| app.operand(i).filter(|&p| view.is_constant(p))).collect();
-        let Some([gamma, beta, mean, variance]) = parameters.as_deref() else { return };
-        // Mixed precision keeps its parameters in another type than its map.
-        if parameters.iter().flatten().any(|p| view.fact(*p).map(|f| f.dtype) != Some(map.dtype)) {
-            return;
-        }
-        let epsilon = f64::from(bn.epsilon);
-        if !cx.require(SCALE.name, sane_scale(view, [*gamma, *beta, *mean, *variance], map.dtype, epsilon)) {
-            return;
-        }
-        let eps = floats(map.dtype, &[1], vec![epsilon]);
-        let scale = div((*gamma).into(), sqrt(add((*variance).into(), eps)));
-        let shift = sub((*beta).into(), mul((*mean).into(), scale.clone()));
+        let Some((scale, shift)) = scale_and_shift(cx, app, map.dtype) else { return };
         let rhs = map.scaled(map.as_kernel(scale), Some(shift));
         cx.rewrite(Expr::of(app), rhs);
     },
 };
+
+/// What a BatchNormalization of this type multiplies each channel by and then adds, as terms, if its parameters are constants and
+/// sane.
+pub(super) fn scale_and_shift(cx: &mut Cx<'_>, app: &App<'_>, dtype: DType) -> Option<(Expr, Expr)> {
+    let Op::BatchNormalization(bn) = app.op else { return None };
+    let view = cx.view;
+    let parameters: Option<Vec<Class>> = (1..5).map(|i| app.operand(i).filter(|&p| view.is_constant(p))).collect();
+    let Some([gamma, beta, mean, variance]) = parameters.as_deref() else { return None };
+    // Mixed precision keeps its parameters in another type than its map.
+    if parameters.iter().flatten().any(|p| view.fact(*p).map(|f| f.dtype) != Some(dtype)) {
+        return None;
+    }
+    let epsilon = f64::from(bn.epsilon);
+    if !cx.require(SCALE.name, sane_scale(view, [*gamma, *beta, *mean, *variance], dtype, epsilon)) {
+        return None;
+    }
+    let eps = floats(dtype, &[1], vec![epsilon]);
+    let scale = div((*gamma).into(), sqrt(add((*variance).into(), eps)));
+    let shift = sub((*beta).into(), mul((*mean).into(), scale.clone()));
+    Some((scale, shift))
+}
 
 fn sane_scale(view: &dyn View, parameters: [Class; 4], dtype: DType, epsilon: f64) -> Verdict {
     let values = |c: Class| view.constant(c).and_then(|c| c.to_tensor().ok()?.to_f64s());

@@ -7,6 +7,7 @@ pub mod channels;
 pub mod compose;
 pub mod concat;
 mod cuts;
+pub mod dense;
 mod facts;
 mod frame;
 pub mod groups;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<&'static Rule> {
         affine::RULES,
         pad::RULES,
         border::RULES,
+        dense::RULES,
         maxpool::RULES,
         transposed::RULES,
         resample::RULES,
