@@ -10,6 +10,7 @@ pub mod engine;
 mod explain;
 mod extract;
 pub mod fold;
+pub mod index_map;
 mod language;
 mod normalise;
 pub mod region;
