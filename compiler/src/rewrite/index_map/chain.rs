@@ -66,9 +66,7 @@ pub fn sources(view: &dyn View, class: Class) -> Vec<Class> {
                 if matches!(app.op, Op::Concat(_)) { &app.operands } else { app.operands.get(..1).unwrap_or_default() };
             let mut each = operands.iter().flatten().map(|o| go(view, *o, depth - 1, known));
             if let Some(first) = each.next() {
-                let common = each.fold(first, |common, more| {
-                    common.into_iter().filter(|c| more.contains(c)).collect()
-                });
+                let common = each.fold(first, |common, more| common.into_iter().filter(|c| more.contains(c)).collect());
                 out.extend(common.into_iter().filter(|c| *c != class));
             }
         }
@@ -85,9 +83,11 @@ pub fn spell(view: &dyn View, class: Class, source: Class) -> Expr {
         let app = movement(view, class).filter(|_| class != source && depth > 0);
         let Some(app) = app else { return Expr::Class(class) };
         let all = matches!(app.op, Op::Concat(_));
-        let operands = app.operands.iter().enumerate().map(|(i, o)| {
-            o.map(|o| if all || i == 0 { go(view, o, source, depth - 1) } else { Expr::Class(o) })
-        });
+        let operands = app
+            .operands
+            .iter()
+            .enumerate()
+            .map(|(i, o)| o.map(|o| if all || i == 0 { go(view, o, source, depth - 1) } else { Expr::Class(o) }));
         Expr::op(app.op.clone(), operands.collect())
     }
     go(view, class, source, DEPTH)
@@ -130,11 +130,8 @@ impl<'a, 's> Chains<'a, 's> {
         let app = movement(self.at.view, class)?;
         let map = match app.op {
             Op::Concat(c) => {
-                let parts: Vec<IndexMap> = app
-                    .operands
-                    .iter()
-                    .map(|o| self.map_within((*o)?, depth))
-                    .collect::<Option<_>>()?;
+                let parts: Vec<IndexMap> =
+                    app.operands.iter().map(|o| self.map_within((*o)?, depth)).collect::<Option<_>>()?;
                 let axis = axis_of(c.axis, parts.first()?.rank())?;
                 IndexMap::concat(parts, axis)?
             }
@@ -304,7 +301,7 @@ fn unfolded(conv: &Conv, kernel: &OneHot, x: IndexMap) -> Option<IndexMap> {
     };
     window.check().ok()?;
     let axes = window.resolve(sizes).ok()?;
-    if *channels != group * kernel.inputs || outputs % group != 0 {
+    if *channels != group * kernel.inputs || !outputs.is_multiple_of(group) {
         return None;
     }
     let per_group = outputs / group;

@@ -24,7 +24,7 @@ impl IndexMap {
     /// A digit as two, of which the major one has the size `major`.
     pub(super) fn split(&mut self, digit: Digit, major: usize) -> Option<(Digit, Digit)> {
         let size = self.sizes[digit];
-        if major < 2 || major >= size || size % major != 0 {
+        if major < 2 || major >= size || !size.is_multiple_of(major) {
             return None;
         }
         let &[a, b] = self.digits_of(&[major, size / major]).as_slice() else { return None };
@@ -235,7 +235,7 @@ fn common_cuts(lists: &[Vec<usize>]) -> Option<Vec<usize>> {
     let mut sizes = Vec::new();
     let mut before = 1;
     for end in ends {
-        if end % before != 0 {
+        if !end.is_multiple_of(before) {
             return None;
         }
         sizes.push(end / before);

@@ -110,9 +110,9 @@ impl IndexMap {
                 }
                 let next = left.pop_front()?;
                 let size = self.sizes[next];
-                if n % (so_far * size) == 0 {
+                if n.is_multiple_of(so_far * size) {
                     taken.push(next);
-                } else if n % so_far == 0 && size % (n / so_far) == 0 {
+                } else if n.is_multiple_of(so_far) && size.is_multiple_of(n / so_far) {
                     let (major, minor) = self.split(next, n / so_far)?;
                     taken.push(major);
                     left.push_front(minor);
@@ -120,7 +120,7 @@ impl IndexMap {
                     // The new axis ends within a digit: those before it and it become one that can be split there.
                     taken.push(next);
                     let mut merged = taken;
-                    while self.size_of(&merged) % n != 0 {
+                    while !self.size_of(&merged).is_multiple_of(n) {
                         merged.push(left.pop_front()?);
                     }
                     let whole = self.merge(&merged)?;

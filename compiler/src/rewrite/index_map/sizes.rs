@@ -129,7 +129,12 @@ impl<'a> Sized<'a> {
             Known::Constant(t) => Some(t.clone()),
             Known::Dims(dims) => {
                 // An extremum may be another one at sizes that are not tried.
-                if dims.iter().any(|d| !d.is_fixed() && { let t = d.to_string(); t.contains("min(") || t.contains("max(") }) {
+                if dims.iter().any(|d| {
+                    !d.is_fixed() && {
+                        let t = d.to_string();
+                        t.contains("min(") || t.contains("max(")
+                    }
+                }) {
                     return None;
                 }
                 let v: Vec<i64> = dims.iter().map(|d| d.eval(&self.bindings).ok()).collect::<Option<_>>()?;

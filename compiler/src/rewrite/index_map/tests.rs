@@ -74,7 +74,7 @@ impl Chain {
                 let mut left = count;
                 let mut target = Vec::new();
                 while left > 1 && target.len() < 4 {
-                    let divisors: Vec<usize> = (1..=left).filter(|d| left % d == 0).collect();
+                    let divisors: Vec<usize> = (1..=left).filter(|d| left.is_multiple_of(*d)).collect();
                     let d = divisors[rng.below(divisors.len())];
                     target.push(d);
                     left /= d;
@@ -167,9 +167,8 @@ impl Chain {
         }
         let k = self.constant("f32", &[outputs, inputs, kh, kw], &format!("{values:?}"));
         let out = vec![n, outputs, (h + 1 - d * (kh - 1) - 1) / s + 1, (w + 2 - d * (kw - 1) - 1) / s + 1];
-        let a = format!(
-            "auto_pad=\"NOTSET\", dilations=[{d}, {d}], group={group}, pads=[1, 0, 0, 2], strides=[{s}, {s}]"
-        );
+        let a =
+            format!("auto_pad=\"NOTSET\", dilations=[{d}, {d}], group={group}, pads=[1, 0, 0, 2], strides=[{s}, {s}]");
         self.op("Conv", &[&x, &k], &a, out);
     }
 }

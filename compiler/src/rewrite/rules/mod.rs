@@ -13,6 +13,7 @@ mod frame;
 pub mod groups;
 pub mod identity;
 pub mod maxpool;
+pub mod involution;
 pub mod pad;
 pub mod permute;
 pub mod pool;

@@ -55,7 +55,7 @@ const STATIC_SHAPE: Condition = Condition {
 
 /// A constant `shape` operand of Reshape from `from` to `to`, 0 where a size is copied and -1 where it is left open, and
 /// whether it gives just that.
-fn reshape_operand(from: &[Dim], to: &[Dim]) -> (Vec<i64>, bool) {
+pub(super) fn reshape_operand(from: &[Dim], to: &[Dim]) -> (Vec<i64>, bool) {
     let operand: Vec<i64> = to
         .iter()
         .enumerate()
