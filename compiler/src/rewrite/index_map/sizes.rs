@@ -22,7 +22,7 @@ const TRIED: &[(i64, i64)] = &[(23, 6), (26, 4), (32, 32), (24, 8), (21, 7)];
 /// The least of [`TRIED`].
 const LEAST: i64 = 21;
 
-/// How many of [`TRIED`] must be possible for what is found there to count.
+/// How many of the choices of sizes must be possible for what is found there to count.
 pub const NEEDED: usize = 3;
 
 /// Operators nested in the arithmetic of indices at most.
