@@ -7,7 +7,7 @@ use convc_runtime::{
     window::AutoPad,
 };
 
-use super::{Array, Elements, indices, offset};
+use super::{Array, Elements, indices, offset, systems};
 
 pub(super) type Operands<'a, S> = [Option<&'a Array<S>>];
 
@@ -20,6 +20,9 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
     let x = need(operands, 0)?;
     match op {
         Op::Conv(op) => conv(op, x, need(operands, 1)?, operands.get(2).copied().flatten()),
+        Op::DOConv(op) => {
+            systems::do_conv(op, x, need(operands, 1)?, need(operands, 2)?, operands.get(3).copied().flatten())
+        }
         Op::AveragePool(op) => average_pool(op, x),
         Op::BatchNormalization(op) => batch_norm(f64::from(op.epsilon), operands),
         Op::Binary(op) => binary(op.kind, x, need(operands, 1)?),
@@ -191,7 +194,7 @@ pub(super) fn positions(size: i64, begin: i64, end: i64, extent: i64, stride: i6
 }
 
 /// `y[n, o, p] = b[o] + sum over i, t of w[o, i, t] * x[n, group(o) + i, s p + d t - begin]`, x being 0 outside
-fn conv<S: Scalar>(op: &Conv, x: &Array<S>, w: &Array<S>, b: Option<&Array<S>>) -> Result<Array<S>, String> {
+pub(super) fn conv<S: Scalar>(op: &Conv, x: &Array<S>, w: &Array<S>, b: Option<&Array<S>>) -> Result<Array<S>, String> {
     if op.auto_pad != AutoPad::NotSet {
         return Err("automatic padding".into());
     }

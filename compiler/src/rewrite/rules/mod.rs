@@ -15,11 +15,13 @@ pub mod identity;
 pub mod involution;
 pub mod maxpool;
 pub mod pad;
+pub mod parts;
 pub mod permute;
 pub mod pool;
 pub mod resample;
 pub mod shape;
 pub mod space;
+pub mod systems;
 pub mod transposed;
 pub mod weights;
 
@@ -44,8 +46,10 @@ pub fn all() -> Vec<&'static Rule> {
         channels::RULES,
         space::RULES,
         concat::RULES,
+        parts::RULES,
         permute::RULES,
         groups::RULES,
+        systems::do_conv::RULES,
     ]
     .concat()
     .into_iter()
