@@ -30,6 +30,7 @@ pub fn may_move(op: &Op) -> bool {
         | Op::Tile(_)
         | Op::Slice(_)
         | Op::Gather(_)
+        | Op::GatherND(_)
         | Op::DepthToSpace(_)
         | Op::SpaceToDepth(_)
         | Op::Concat(_) => true,
@@ -211,11 +212,14 @@ pub fn step(at: &Sized<'_>, app: &App<'_>, shape: &[usize], mut x: IndexMap) -> 
             let axis = axis_of(g.axis, x.rank())?;
             let indices = app.operand(1)?;
             let (picks, sizes, n) = (at.ints(indices)?, at.shape(indices)?, x.shape()[axis] as i64);
-            let picks: Vec<i64> = picks
-                .into_iter()
-                .map(|p| Some(if p < 0 { p.checked_add(n)? } else { p }).filter(|p| (0..n).contains(p)))
-                .collect::<Option<_>>()?;
-            x.reindex(axis, &sizes, &picks)
+            x.reindex(axis, &sizes, &within(picks, n)?)
+        }
+        Op::GatherND(g) if g.batch_dims == 0 => {
+            // Indices of one number each pick along the first axis.
+            let (picks, sizes) = (at.ints(app.operand(1)?)?, at.shape(app.operand(1)?)?);
+            let (&1, sizes) = sizes.split_last()? else { return None };
+            let n = *x.shape().first()? as i64;
+            x.reindex(0, sizes, &within(picks, n)?)
         }
         Op::DepthToSpace(d) => {
             let (&[n, c, h, w], b) = (x.shape().as_slice(), usize::try_from(d.blocksize).ok()?) else { return None };
@@ -238,6 +242,12 @@ pub fn step(at: &Sized<'_>, app: &App<'_>, shape: &[usize], mut x: IndexMap) -> 
         Op::Conv(c) => unfolded(c, &one_hot(at.view, app)?, x),
         _ => None,
     }
+}
+
+/// Indices counted from the front, all of which must lie within an axis of `n`.
+fn within(picks: Vec<i64>, n: i64) -> Option<Vec<i64>> {
+    let front = |p: i64| Some(if p < 0 { p.checked_add(n)? } else { p }).filter(|p| (0..n).contains(p));
+    picks.into_iter().map(front).collect()
 }
 
 fn bounded(n: usize) -> Option<usize> {

@@ -69,7 +69,7 @@ impl Chain {
             out[axis] = m;
             out
         };
-        match rng.below(11) {
+        match rng.below(12) {
             0 | 1 => {
                 let mut left = count;
                 let mut target = Vec::new();
@@ -142,6 +142,13 @@ impl Chain {
                 let t = self.ints(&target);
                 let out = target.iter().map(|&n| n as usize).collect();
                 self.op("Expand", &[&x, &t], "", out);
+            }
+            10 => {
+                let m = shape[0];
+                let picks: Vec<i64> = (0..3).map(|_| rng.below(2 * m) as i64 - m as i64).collect();
+                let i = self.constant("i64", &[3, 1], &format!("{picks:?}"));
+                let out = [3].into_iter().chain(shape[1..].iter().copied()).collect();
+                self.op("GatherND", &[&x, &i], "batch_dims=0", out);
             }
             _ => self.unfold(rng),
         }
