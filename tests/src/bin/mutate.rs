@@ -84,7 +84,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     }
     let held = ALLOCATOR.allocated();
     ALLOCATOR.set_limit(held + MEMORY).map_err(|()| "the memory in use exceeds the limit")?;
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|p| eprintln!("{p}")));
     let seeds = Arc::new(seeds);
     let (to_worker, jobs) = mpsc::channel::<u64>();
     let (results, from_worker) = mpsc::channel();

@@ -36,6 +36,9 @@ impl ConvAt<'_> {
     }
 }
 
+/// The largest stride, pad or dilation of a [`ConvAt`].
+const FAR: i64 = 1 << 31;
+
 /// Reads an application as [`ConvAt`].
 pub(super) fn conv_at<'a>(view: &dyn View, app: &App<'a>) -> Option<ConvAt<'a>> {
     let convc_runtime::Op::Conv(op) = app.op else { return None };
@@ -48,6 +51,11 @@ pub(super) fn conv_at<'a>(view: &dyn View, app: &App<'a>) -> Option<ConvAt<'a>> 
     }
     let shape: Vec<i64> = view.fact(weights)?.shape.iter().map(Dim::as_fixed).collect::<Option<_>>()?;
     let [outputs, inputs, taps @ ..] = shape.as_slice() else { return None };
+    // Windows beyond this reach no map, and their arithmetic would not fit.
+    let far = |v: &[i64]| v.iter().any(|n| !(-FAR..=FAR).contains(n));
+    if far(&op.strides) || far(&op.pads) || far(&op.dilations) {
+        return None;
+    }
     // An empty kernel or an empty map has no border to speak of.
     if shape.contains(&0) || op.strides.len() != taps.len() {
         return None;

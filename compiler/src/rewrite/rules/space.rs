@@ -247,6 +247,9 @@ pub const TAP_CROP: Rule = Rule {
 /// tell.
 fn reading(conv: &ConvAt<'_>, a: usize, size: i64) -> Option<(i64, i64)> {
     let (stride, dilation, begin) = (conv.op.strides[a], conv.op.dilations[a], conv.pad_begin(a));
+    if size > 1 << 40 {
+        return None;
+    }
     let room = size + begin + conv.pad_end(a) - dilation * (conv.kernel.taps[a] - 1) - 1;
     if room < 0 || size < 1 {
         return None;
