@@ -11,7 +11,7 @@ use clap::Args;
 use convc::{
     ir::Graph,
     onnx::{self, Limits, Model, OnnxError},
-    rewrite::{self, Options, cost::PLAN},
+    rewrite::{self, Dialect, Options, cost::PLAN},
 };
 use convc_runtime::{
     Bindings, DType, Dim, Symbol,
@@ -233,9 +233,10 @@ pub(crate) fn load_plan(path: &Path, limits: &Limits, optimize: bool) -> Result<
                 return Ok(plan);
             }
             let graph = std::mem::take(&mut model.graph);
-            model.graph = rewrite::rewrite(graph, &Options { profile: &PLAN, ..Options::default() })
-                .map_err(rewrite_failure)?
-                .graph;
+            model.graph =
+                rewrite::rewrite(graph, &Options { profile: &PLAN, dialect: Dialect::Convc, ..Options::default() })
+                    .map_err(rewrite_failure)?
+                    .graph;
             lower(path, &model)
         }
     }

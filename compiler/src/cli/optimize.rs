@@ -6,8 +6,7 @@ use clap::{Args, ValueEnum};
 use convc::{
     ir::{Graph, Kind},
     onnx::{self, ExportOptions, WriteError},
-    ops,
-    rewrite::{Rewritten, cost::PORTABLE},
+    rewrite::{Dialect, Rewritten, cost::PORTABLE},
     trace::{Meta, Trace, html},
     verify,
 };
@@ -40,8 +39,8 @@ pub(crate) struct Optimize {
     #[command(flatten)]
     verification: VerifyArgs,
     /// How the operators of domain ai.convc are written: as ONNX's own, or as they are
-    #[arg(long, value_enum, default_value_t = Dialect::Onnx)]
-    dialect: Dialect,
+    #[arg(long, value_enum, default_value_t = DialectArg::Onnx)]
+    dialect: DialectArg,
     /// Write weights to a file of their own beside the model
     #[arg(long)]
     external_data: bool,
@@ -56,7 +55,7 @@ pub(crate) struct Optimize {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Dialect {
+enum DialectArg {
     Onnx,
     Convc,
 }
@@ -67,16 +66,16 @@ pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
         model::refuse_overwrite(&args.model, file)?;
     }
     let mut model = model::load_onnx(&args.model, &args.limits.limits())?;
-    let expand = |graph: &mut Graph| {
-        if args.dialect == Dialect::Onnx {
-            for (id, why) in ops::primitives::expand_all(graph) {
-                let node = graph.node(id);
-                say.note(&format!("{:?} stays an operator of domain ai.convc: {why}", node.name));
-            }
-        }
+    let dialect = match args.dialect {
+        DialectArg::Onnx => Dialect::Onnx,
+        DialectArg::Convc => Dialect::Convc,
     };
+    let graph = std::mem::take(&mut model.graph);
     let Done { original, rewritten, options: rewriting, report } =
-        rewrite(std::mem::take(&mut model.graph), expand, &PORTABLE, &args.rewriting, &args.verification, say)?;
+        rewrite(graph, (&PORTABLE, dialect), &args.rewriting, &args.verification, say)?;
+    for (name, why) in &rewritten.kept {
+        say.note(&format!("{name:?} stays an operator of domain ai.convc: {why}"));
+    }
     model.graph = rewritten.graph.clone();
     let options = ExportOptions { external_data: args.external_data, origins: true, ..ExportOptions::default() };
     let written = if args.dry_run {

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use convc::{
     ir::Graph,
     lower,
-    rewrite::{self, Fp, Options, RewriteError, Rewritten, cost::Profile},
+    rewrite::{self, Dialect, Fp, Options, RewriteError, Rewritten, cost::Profile},
     verify::{self, VerifyError},
 };
 use convc_runtime::{
@@ -71,8 +71,8 @@ fn parse_growth(text: &str) -> Result<f64, String> {
 }
 
 impl RewriteArgs {
-    /// As the rewriter takes them, for the costs of `profile`; `bindings` are the sizes that the cost model reckons with.
-    pub(crate) fn options(&self, profile: &'static Profile, bindings: &Bindings) -> Options {
+    /// As the rewriter takes them, for these costs and this dialect; `bindings` are the sizes that the cost model reckons with.
+    fn options(&self, (profile, dialect): Target, bindings: &Bindings) -> Options {
         Options {
             fp: match self.fp {
                 FpArg::Strict => Fp::Strict,
@@ -83,6 +83,7 @@ impl RewriteArgs {
             skip: self.skip.clone(),
             max_rewrites: self.max_rewrites.unwrap_or(usize::MAX),
             profile,
+            dialect,
             max_growth: self.max_growth,
             nominal: bindings.clone(),
             ..Options::default()
@@ -110,11 +111,13 @@ pub(crate) struct Done {
     pub(crate) report: Option<verify::Report>,
 }
 
-/// Rewrites a graph that `prepare` has been over, and verifies the result against the graph as it was.
+/// Whose costs decide, and how operators of domain `ai.convc` are left.
+pub(crate) type Target = (&'static Profile, Dialect);
+
+/// Rewrites a graph, and verifies the result against the graph as it was.
 pub(crate) fn rewrite(
-    mut graph: Graph,
-    prepare: impl FnOnce(&mut Graph),
-    profile: &'static Profile,
+    graph: Graph,
+    target: Target,
     rewriting: &RewriteArgs,
     verification: &VerifyArgs,
     say: Say,
@@ -123,8 +126,7 @@ pub(crate) fn rewrite(
     let (bindings, unranked) = verification.sizes.resolve(&ports)?;
     let given = verification.inputs.load(&ports)?;
     let original = graph.clone();
-    prepare(&mut graph);
-    let options = rewriting.options(profile, &bindings);
+    let options = rewriting.options(target, &bindings);
     let rewritten = rewrite::rewrite(graph, &options).map_err(rewrite_failure)?;
     let report = if verification.no_verify {
         say.note("the result is not verified");

@@ -39,6 +39,19 @@ pub fn is_system(op: &Op) -> bool {
     matches!(op, DOConv(_) | MixedConv(_) | GhostModule(_) | SCConv(_) | SplitAttention(_) | Involution(_))
 }
 
+/// The definition of an operator of domain `ai.convc` on these operands; `None` for any other operator.
+pub fn compose<C: Composer>(op: &Op, c: &mut C, operands: &[Option<C::Value>]) -> Option<Result<C::Value, C::Error>> {
+    Some(match op {
+        Op::DOConv(op) => op.compose(c, operands),
+        Op::MixedConv(op) => op.compose(c, operands),
+        Op::GhostModule(op) => op.compose(c, operands),
+        Op::SCConv(op) => op.compose(c, operands),
+        Op::SplitAttention(op) => op.compose(c, operands),
+        Op::Involution(op) => op.compose(c, operands),
+        _ => return None,
+    })
+}
+
 /// Replaces the node by ONNX's own operators, which inherit its name and origins; the new nodes, constants included. Nothing
 /// happens to a node that is not of domain `ai.convc`.
 ///
@@ -49,15 +62,7 @@ pub fn expand(graph: &mut Graph, id: NodeId) -> Result<Vec<NodeId>, OpError> {
     let Some(op) = node.op().filter(|op| is_system(op)).cloned() else { return Ok(Vec::new()) };
     let (operands, name, origins) = (node.operands().to_vec(), node.name.clone(), node.origins.clone());
     let mut writer = Writer { graph, added: Vec::new() };
-    let result = match &op {
-        Op::DOConv(op) => op.compose(&mut writer, &operands),
-        Op::MixedConv(op) => op.compose(&mut writer, &operands),
-        Op::GhostModule(op) => op.compose(&mut writer, &operands),
-        Op::SCConv(op) => op.compose(&mut writer, &operands),
-        Op::SplitAttention(op) => op.compose(&mut writer, &operands),
-        Op::Involution(op) => op.compose(&mut writer, &operands),
-        _ => return Ok(Vec::new()),
-    };
+    let Some(result) = compose(&op, &mut writer, &operands) else { return Ok(Vec::new()) };
     let added = writer.added;
     match result {
         Ok(y) => {

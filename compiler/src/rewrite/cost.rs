@@ -5,7 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use convc_runtime::{Bindings, Dim, Fact, Op, Symbol};
+use convc_runtime::{
+    Bindings, Dim, Fact, Op, OpError, Symbol, Tensor,
+    ops::{InferCx, compose::Composer},
+};
+
+use super::{Dialect, Options};
+use crate::ops::primitives;
 
 /// Figures of a nominal machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,44 +72,150 @@ impl Nominal {
     }
 }
 
-/// What `op` costs on operands with these facts; `None` stands for a hole or an unknown.
-#[must_use]
-pub fn node_cost(
-    profile: &Profile,
-    nominal: &Nominal,
-    op: &Op,
-    operands: &[Option<&Fact>],
-    output: Option<&Fact>,
-) -> f64 {
-    let bytes = |f: &Fact| nominal.elements(f) * f.dtype.bits() as f64 / 8.0;
-    let out = output.map_or(0.0, |f| nominal.elements(f));
-    // Views and bookkeeping move nothing.
-    if matches!(op.name(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Shape" | "Size") {
-        return profile.launch * 0.5;
+/// An operand as the cost model sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand<'a> {
+    /// Type and shape.
+    pub fact: &'a Fact,
+    /// Whether it is computed from constants alone.
+    pub constant: bool,
+}
+
+/// What operators cost in a profile, at nominal sizes.
+pub struct Pricing {
+    profile: &'static Profile,
+    nominal: Nominal,
+    /// Whether an operator of domain `ai.convc` is one instruction, or what it is written out as.
+    fused: bool,
+}
+
+/// The work of one operator.
+#[derive(Default)]
+struct Work {
+    /// Multiply-adds.
+    macs: f64,
+    /// Microseconds in all.
+    time: f64,
+}
+
+impl Pricing {
+    /// The prices that these options ask for.
+    #[must_use]
+    pub fn new(options: &Options) -> Pricing {
+        Pricing {
+            profile: options.profile,
+            nominal: Nominal::new(options.nominal.clone()),
+            fused: options.dialect == Dialect::Convc,
+        }
     }
-    let weights = |i: usize| operands.get(i).copied().flatten();
-    let per_output = |f: Option<&Fact>, from: usize| {
-        f.map_or(1.0, |w| w.shape.iter().enumerate().skip(from).map(|(a, d)| nominal.size(d, a)).product::<f64>())
-    };
-    let macs = match op.name() {
-        "Conv" => out * per_output(weights(1), 1),
-        "ConvTranspose" => {
-            operands.first().copied().flatten().map_or(0.0, |x| nominal.elements(x)) * per_output(weights(1), 1)
+
+    /// The nominal number of elements.
+    #[must_use]
+    pub fn elements(&self, fact: &Fact) -> f64 {
+        self.nominal.elements(fact)
+    }
+
+    fn bytes(&self, fact: &Fact) -> f64 {
+        self.nominal.elements(fact) * fact.dtype.bits() as f64 / 8.0
+    }
+
+    fn moved(&self, operands: &[Option<Operand<'_>>], output: Option<&Fact>) -> f64 {
+        let read: f64 = operands.iter().flatten().map(|o| self.bytes(o.fact)).sum();
+        read + output.map_or(0.0, |f| self.bytes(f))
+    }
+
+    /// Microseconds of `op` on these operands; `None` stands for a hole or an unknown.
+    #[must_use]
+    pub fn node(&self, op: &Op, operands: &[Option<Operand<'_>>], output: Option<&Fact>) -> f64 {
+        if !primitives::is_system(op) {
+            return self.primitive(op, operands, output).time;
         }
-        "MatMul" | "Gemm" => {
-            let inner = weights(0).and_then(|a| a.shape.last().map(|d| nominal.size(d, 1))).unwrap_or(1.0);
-            out * inner
+        let mut sum = Sum { pricing: self, total: Work::default() };
+        let given: Vec<Option<(Fact, bool)>> =
+            operands.iter().map(|o| o.map(|o| (o.fact.clone(), o.constant))).collect();
+        let known = matches!(primitives::compose(op, &mut sum, &given), Some(Ok(_)));
+        let Work { macs, time } = sum.total;
+        let moved = self.moved(operands, output) / self.profile.bytes;
+        match (self.fused, known) {
+            (false, true) => time,
+            // Intermediate results stay in the caches.
+            (true, true) => self.profile.launch + (macs / self.profile.macs).max(moved),
+            (_, false) => self.profile.launch + moved,
         }
-        "Einsum" => operands.iter().flatten().map(|f| nominal.elements(f)).product::<f64>().sqrt() * out.sqrt(),
-        _ => out,
-    };
-    // Parameters of a channel each are nothing beside the map.
-    let moved: f64 = operands.iter().flatten().map(|f| bytes(f)).sum::<f64>() + output.map_or(0.0, bytes);
-    let share = match op {
-        _ if matches!(op.name(), "Relu" | "Clip") => profile.activation,
-        Op::Conv(c) if c.group > 1 && per_output(weights(1), 1) <= 1.0 => profile.per_channel,
-        _ => 1.0,
-    };
-    let launch = profile.launch * share;
-    launch + (macs / profile.macs).max(moved / profile.bytes)
+    }
+
+    fn primitive(&self, op: &Op, operands: &[Option<Operand<'_>>], output: Option<&Fact>) -> Work {
+        let (profile, nominal) = (self.profile, &self.nominal);
+        let fact = |i: usize| operands.get(i).copied().flatten().map(|o| o.fact);
+        let out = output.map_or(0.0, |f| nominal.elements(f));
+        // Views and bookkeeping move nothing.
+        if matches!(op.name(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Shape" | "Size") {
+            return Work { macs: 0.0, time: profile.launch * 0.5 };
+        }
+        let per_output = |f: Option<&Fact>, from: usize| {
+            f.map_or(1.0, |w| w.shape.iter().enumerate().skip(from).map(|(a, d)| nominal.size(d, a)).product::<f64>())
+        };
+        let macs = match op.name() {
+            "Conv" => out * per_output(fact(1), 1),
+            "ConvTranspose" => fact(0).map_or(0.0, |x| nominal.elements(x)) * per_output(fact(1), 1),
+            "MatMul" | "Gemm" => {
+                let inner = fact(0).and_then(|a| a.shape.last().map(|d| nominal.size(d, 1))).unwrap_or(1.0);
+                out * inner
+            }
+            "Einsum" => {
+                let all = operands.iter().flatten().map(|o| nominal.elements(o.fact)).product::<f64>();
+                all.sqrt() * out.sqrt()
+            }
+            _ => out,
+        };
+        // Parameters of a channel each are nothing beside the map.
+        let moved = self.moved(operands, output);
+        let share = match op {
+            _ if matches!(op.name(), "Relu" | "Clip") => profile.activation,
+            Op::Conv(c) if c.group > 1 && per_output(fact(1), 1) <= 1.0 => profile.per_channel,
+            _ => 1.0,
+        };
+        let time = profile.launch * share + (macs / profile.macs).max(moved / profile.bytes);
+        Work { macs, time }
+    }
+}
+
+/// Adds up what a definition costs.
+struct Sum<'a> {
+    pricing: &'a Pricing,
+    total: Work,
+}
+
+impl Composer for Sum<'_> {
+    /// Type and shape, and whether it is computed from constants alone.
+    type Value = (Fact, bool);
+    type Error = OpError;
+
+    fn apply(&mut self, op: Op, operands: Vec<Option<(Fact, bool)>>, _: usize) -> Result<Vec<(Fact, bool)>, OpError> {
+        let mut fresh = || Dim::symbol("?nominal");
+        let facts: Vec<Option<&Fact>> = operands.iter().map(|o| o.as_ref().map(|o| &o.0)).collect();
+        let results = op.infer(&facts, &mut InferCx::new(&mut fresh))?;
+        let constant = operands.iter().flatten().all(|o| o.1);
+        if !constant {
+            let given: Vec<Option<Operand<'_>>> = operands
+                .iter()
+                .map(|o| o.as_ref().map(|(fact, constant)| Operand { fact, constant: *constant }))
+                .collect();
+            // Parts of a split count one by one, as the slices they are.
+            for result in &results {
+                let work = self.pricing.primitive(&op, &given, Some(result));
+                self.total.macs += work.macs;
+                self.total.time += work.time;
+            }
+        }
+        Ok(results.into_iter().map(|f| (f, constant)).collect())
+    }
+
+    fn constant(&mut self, tensor: Tensor) -> Result<(Fact, bool), OpError> {
+        Ok((Fact::of(&tensor), true))
+    }
+
+    fn fact(&self, value: &(Fact, bool)) -> Option<Fact> {
+        Some(value.0.clone())
+    }
 }

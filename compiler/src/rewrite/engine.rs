@@ -114,8 +114,10 @@ impl Engine {
                 }
                 Kind::Constant(c) => *self.constants.entry(id).or_insert_with(|| self.terms.constant(c)),
                 kind => {
+                    let x = node.operands().first().copied().flatten().map(|x| self.term_of[&x]);
+                    let part = x.and_then(|x| super::split::term_of_part(&self.graph, &mut self.terms, id, port, x));
                     let name = self.name_of_value(v, kind);
-                    self.terms.value(name, fact)
+                    part.unwrap_or_else(|| self.terms.value(name, fact))
                 }
             };
             self.terms.add_origins(term, origins.iter().cloned());
@@ -219,7 +221,7 @@ impl Engine {
     }
 
     /// The name of a new node: that of the first node it stands for that had the same operator, or else of the first.
-    fn name_from(&self, operator: &str, origins: &[Origin]) -> String {
+    pub(super) fn name_from(&self, operator: &str, origins: &[Origin]) -> String {
         let same = origins.iter().find(|o| self.operators.get(*o).is_some_and(|op| op == operator));
         // A node without a name is known by its place, which is no name.
         same.or(origins.first()).filter(|o| !o.starts_with('#')).map(ToString::to_string).unwrap_or_default()

@@ -6,6 +6,7 @@
 #[doc(hidden)]
 pub mod audit;
 pub mod cost;
+pub mod definitions;
 pub mod engine;
 mod explain;
 mod extract;
@@ -13,10 +14,12 @@ pub mod fold;
 pub mod index_map;
 mod language;
 mod normalise;
+mod recognise;
 pub mod region;
 pub mod rule;
 pub mod rules;
 mod saturate;
+mod split;
 pub mod terms;
 pub mod view;
 
@@ -26,7 +29,7 @@ use convc_runtime::{Fact, OpError, Symbol};
 
 pub use self::saturate::SaturationLimits;
 use self::{
-    cost::{Nominal, PORTABLE, Profile, node_cost},
+    cost::{Operand, PORTABLE, Pricing, Profile},
     engine::{Engine, NotFired, Step},
     fold::FoldLimits,
     language::{Graph as EGraph, Node},
@@ -92,6 +95,16 @@ pub enum Fp {
     Fast,
 }
 
+/// How operators of domain `ai.convc` are left in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Written out in ONNX's own operators.
+    #[default]
+    Onnx,
+    /// As they are.
+    Convc,
+}
+
 /// How to rewrite.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -105,6 +118,8 @@ pub struct Options {
     pub max_rewrites: usize,
     /// What nodes cost.
     pub profile: &'static Profile,
+    /// How operators of domain `ai.convc` are left.
+    pub dialect: Dialect,
     /// How much larger the constants may become in all, relative to those of the model.
     pub max_growth: f64,
     /// Sizes to reckon with for symbols, in the cost model only.
@@ -127,6 +142,7 @@ impl Default for Options {
             skip: Vec::new(),
             max_rewrites: usize::MAX,
             profile: &PORTABLE,
+            dialect: Dialect::default(),
             max_growth: 0.1,
             nominal: BTreeMap::new(),
             saturation: SaturationLimits::default(),
@@ -184,6 +200,8 @@ pub struct Rewritten {
     pub not_fired: BTreeSet<NotFired>,
     /// Right sides that did not type-check: defects of a rule.
     pub ill_typed: Vec<String>,
+    /// Operators of domain `ai.convc` that could not be written out, by name, and why.
+    pub kept: Vec<(String, OpError)>,
 }
 
 /// The rules that the options leave.
@@ -220,7 +238,6 @@ pub fn selected_rules(options: &Options) -> Result<Vec<&'static Rule>, RewriteEr
 pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteError> {
     let rules = selected_rules(options)?;
     let of_phase = |p: Phase| -> Vec<&'static Rule> { rules.iter().copied().filter(|r| r.phase == p).collect() };
-    let (normalising, exploring) = (of_phase(Phase::Normalise), of_phase(Phase::Explore));
     let mut engine = Engine::new(graph);
     let terms_of_outputs = |e: &Engine| -> Vec<TermId> { e.graph.outputs().iter().map(|o| e.term(o.value)).collect() };
     let outputs_before = terms_of_outputs(&engine);
@@ -234,32 +251,26 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
             _ => 0.0,
         })
         .sum();
-    let mut budget = options.max_growth * constants + SMALL_GROWTH;
-    let mut made = 0;
-    let mut reports = Vec::new();
-    let mut ill_typed = Vec::new();
-    // Folding and normalisation expose each other's candidates; exploring exposes both. Each round must change something.
-    for _ in 0..8 {
-        let before = made;
-        made += settle(&mut engine, &normalising, options, made)?;
-        let regions = region::regions(&engine, options.region_cap);
-        for region in regions {
-            if made >= options.max_rewrites {
-                break;
-            }
-            let number = reports.len();
-            let Some(report) = explore(&mut engine, &region, number, &exploring, options, &mut budget, &mut ill_typed)?
-            else {
-                continue;
-            };
-            made += usize::from(report.changed);
-            reports.push(report);
-        }
-        made += settle(&mut engine, &normalising, options, made)?;
-        if made == before || made >= options.max_rewrites {
-            break;
-        }
+    let mut work = Work {
+        normalising: of_phase(Phase::Normalise),
+        exploring: of_phase(Phase::Explore),
+        recognising: of_phase(Phase::Recognise),
+        options,
+        budget: options.max_growth * constants + SMALL_GROWTH,
+        made: 0,
+        reports: Vec::new(),
+        ill_typed: Vec::new(),
+    };
+    engine.splits_to_slices()?;
+    work.improve(&mut engine)?;
+    let mut kept = Vec::new();
+    if options.dialect == Dialect::Onnx {
+        let left = engine.write_out(&work.recognising)?;
+        kept.extend(left.into_iter().map(|(id, e)| (engine.graph.node(id).name.clone(), e)));
+        work.recognising.clear();
+        work.improve(&mut engine)?;
     }
+    engine.slices_to_splits()?;
     engine.refresh();
     engine.graph.remove_dead();
     debug_assert_eq!(crate::ir::verify(&engine.graph), Ok(()));
@@ -273,10 +284,57 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
         outputs_after,
         values,
         steps: engine.steps,
-        regions: reports,
+        regions: work.reports,
         not_fired: engine.not_fired,
-        ill_typed,
+        ill_typed: work.ill_typed,
+        kept,
     })
+}
+
+/// The rules of each phase, and what they have done so far.
+struct Work<'a> {
+    normalising: Vec<&'static Rule>,
+    exploring: Vec<&'static Rule>,
+    recognising: Vec<&'static Rule>,
+    options: &'a Options,
+    budget: f64,
+    made: usize,
+    reports: Vec<RegionReport>,
+    ill_typed: Vec<String>,
+}
+
+impl Work<'_> {
+    /// Goes through the phases until none changes anything. Folding and normalisation expose each other's candidates;
+    /// exploring exposes both; what is recognised takes part in exploring.
+    fn improve(&mut self, engine: &mut Engine) -> Result<(), RewriteError> {
+        let options = self.options;
+        for _ in 0..8 {
+            let before = self.made;
+            self.made += settle(engine, &self.normalising, options, self.made)?;
+            for region in region::regions(engine, options.region_cap) {
+                if self.made >= options.max_rewrites {
+                    break;
+                }
+                let number = self.reports.len();
+                let (rules, budget) = (&self.exploring, &mut self.budget);
+                let Some(report) = explore(engine, &region, number, rules, options, budget, &mut self.ill_typed)?
+                else {
+                    continue;
+                };
+                self.made += usize::from(report.changed);
+                self.reports.push(report);
+            }
+            self.made += settle(engine, &self.normalising, options, self.made)?;
+            if self.made == before {
+                let left = options.max_rewrites.saturating_sub(self.made);
+                self.made += engine.recognise(&self.recognising, left, options)?;
+            }
+            if self.made == before || self.made >= options.max_rewrites {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn terms_of_values(engine: &Engine) -> BTreeMap<Value, TermId> {
@@ -364,8 +422,8 @@ fn explore(
             origins,
         });
     }
-    let nominal = Nominal::new(options.nominal.clone());
-    let cost = |egraph: &EGraph, id: egg::Id, node: &Node| term_cost(egraph, id, node, options.profile, &nominal);
+    let pricing = Pricing::new(options);
+    let cost = |egraph: &EGraph, id: egg::Id, node: &Node| term_cost(egraph, id, node, &pricing);
     let Some(extracted) = extract::extract(&runner.egraph, &saturated.before, &cost) else { return Ok(None) };
     let changed = extracted.cost < extracted.before && extracted.term != saturated.before;
     let mut report = RegionReport {
@@ -383,8 +441,8 @@ fn explore(
     if !changed {
         return Ok(Some(report));
     }
-    let growth = frontier_bytes(&runner.egraph, &extracted.term, &nominal)
-        - frontier_bytes(&runner.egraph, &saturated.before, &nominal);
+    let growth = frontier_bytes(&runner.egraph, &extracted.term, &pricing)
+        - frontier_bytes(&runner.egraph, &saturated.before, &pricing);
     if growth > *budget {
         report.changed = false;
         report.after = report.before;
@@ -445,7 +503,7 @@ pub fn rederive_step(
 const SMALL_GROWTH: f64 = 65_536.0;
 
 /// Bytes of the constants that operators of a term use, once they are folded.
-fn frontier_bytes(egraph: &EGraph, term: &egg::RecExpr<Node>, nominal: &Nominal) -> f64 {
+fn frontier_bytes(egraph: &EGraph, term: &egg::RecExpr<Node>, pricing: &Pricing) -> f64 {
     let ids = egraph.lookup_expr_ids(term).unwrap_or_default();
     let constant = |id: &egg::Id| ids.get(usize::from(*id)).is_some_and(|c| egraph[*c].data.constant);
     let used: BTreeSet<egg::Id> = term
@@ -456,25 +514,29 @@ fn frontier_bytes(egraph: &EGraph, term: &egg::RecExpr<Node>, nominal: &Nominal)
         .filter(|c| constant(c))
         .filter_map(|c| ids.get(usize::from(*c)).copied())
         .collect();
-    let bytes = |f: &Fact| nominal.elements(f) * f.dtype.bits() as f64 / 8.0;
+    let bytes = |f: &Fact| pricing.elements(f) * f.dtype.bits() as f64 / 8.0;
     used.iter().filter_map(|c| egraph[*c].data.fact.as_ref()).map(bytes).sum()
 }
 
 /// The price of a constant term, per byte: small against anything that runs, so that fewer bytes win only between equals.
 const CONSTANT: f64 = 1e-9;
 
-fn term_cost(egraph: &EGraph, id: egg::Id, node: &Node, profile: &Profile, nominal: &Nominal) -> f64 {
+fn term_cost(egraph: &EGraph, id: egg::Id, node: &Node, pricing: &Pricing) -> f64 {
     let data = &egraph[id].data;
     match node {
         Node::Hole | Node::Tuple(_) => 0.0,
         Node::Leaf(_) => 0.0,
         Node::Op(_, _, args) => {
             if data.constant {
-                return CONSTANT * data.fact.as_ref().map_or(1.0, |f| nominal.elements(f));
+                return CONSTANT * data.fact.as_ref().map_or(1.0, |f| pricing.elements(f));
             }
-            let facts: Vec<Option<&Fact>> = args.iter().map(|a| egraph[*a].data.fact.as_ref()).collect();
+            let operand = |a: &egg::Id| {
+                let data = &egraph[*a].data;
+                data.fact.as_ref().map(|fact| Operand { fact, constant: data.constant })
+            };
+            let operands: Vec<Option<Operand<'_>>> = args.iter().map(operand).collect();
             match egraph.analysis.op(node) {
-                Some(op) => node_cost(profile, nominal, op, &facts, data.fact.as_ref()),
+                Some(op) => pricing.node(op, &operands, data.fact.as_ref()),
                 None => 0.0,
             }
         }

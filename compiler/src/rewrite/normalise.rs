@@ -5,7 +5,8 @@ use convc_runtime::Op;
 use super::{
     RewriteError,
     engine::{Engine, NotFired, Step},
-    rule::{Cx, Rule},
+    rule::{Cx, Match, Miss, Rule},
+    terms::{TermId, Terms},
 };
 use crate::ir::Value;
 
@@ -61,31 +62,29 @@ impl Engine {
             let Some(app) = super::view::View::apps(&self.terms, term.class()).pop() else { return Ok(false) };
             let forced = forced.filter(|f| f.0 == rule.name).map(|f| f.1);
             let (matches, misses) = Cx::search(&self.terms, rule, term.class(), &app, forced);
-            for miss in misses {
-                let origins = self.terms.get(term).origins.iter().cloned().collect();
-                self.not_fired.insert(NotFired {
-                    rule: miss.rule.into(),
-                    condition: miss.condition.into(),
-                    reason: miss.reason,
-                    origins,
-                });
-            }
+            self.not_fired.extend(misses.into_iter().map(|m| not_fired(&self.terms, m, term)));
             let Some(m) = matches.into_iter().next() else { continue };
             let Some(rhs) = self.terms.add(&m.rhs) else { continue };
             if rhs == term {
                 continue;
             }
-            self.terms.derive_origins(term, rhs);
-            self.steps.push(Step {
-                rule: rule.name.into(),
-                region: None,
-                lhs: term,
-                rhs,
-                conditions: m.conditions.iter().map(|c| (*c).to_owned()).collect(),
-            });
+            self.step(rule.name, term, rhs, &m);
             self.replace(v, rhs)?;
             return Ok(true);
         }
         Ok(false)
     }
+
+    /// Records that a match made `lhs` and `rhs` equal.
+    pub(super) fn step(&mut self, rule: &str, lhs: TermId, rhs: TermId, m: &Match) {
+        self.terms.derive_origins(lhs, rhs);
+        let conditions = m.conditions.iter().map(|c| (*c).to_owned()).collect();
+        self.steps.push(Step { rule: rule.into(), region: None, lhs, rhs, conditions });
+    }
+}
+
+/// The record of a miss at a term.
+pub(super) fn not_fired(terms: &Terms, miss: Miss, at: TermId) -> NotFired {
+    let origins = terms.get(at).origins.iter().cloned().collect();
+    NotFired { rule: miss.rule.into(), condition: miss.condition.into(), reason: miss.reason, origins }
 }

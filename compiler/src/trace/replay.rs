@@ -20,6 +20,7 @@ use crate::{
     ir::{Graph, Kind},
     ops::primitives::is_system,
     rewrite::{
+        definitions::{DEFINITION, definition},
         engine::Engine,
         rederive_step,
         rule::Exactness,
@@ -162,6 +163,18 @@ fn check_step(trace: &Trace, table: &Table, shapes: &Shapes, step: &StepLine, pr
         }
         MERGE => Err("it merges terms that differ".into()),
         FOLD => check_fold(trace, table, step, proof),
+        DEFINITION => {
+            let mut terms = table.terms.clone();
+            match definition(&mut terms, lhs) {
+                Some(Ok(written)) if written == rhs => {
+                    proof.derived += 1;
+                    Ok(())
+                }
+                Some(Ok(_)) => Err(format!("t{} is not the definition of t{}", step.rhs, step.lhs)),
+                Some(Err(e)) => Err(e.to_string()),
+                None => Err("there is no operator of domain ai.convc".into()),
+            }
+        }
         name => {
             let rule = rules::find(name).ok_or("this version has no such rule")?;
             if trace.rule(name).is_none() {
