@@ -46,6 +46,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
                 "Sigmoid" => |v| 1.0 / (1.0 + (-v).exp()),
                 "Exp" => f64::exp,
                 "Abs" => f64::abs,
+                "Tanh" => f64::tanh,
                 name => return Err(format!("the oracle has no {name}")),
             };
             Ok(Array::real(x.shape.clone(), x.reals().iter().map(|v| v.apply(op.name(), f)).collect()))
@@ -232,8 +233,11 @@ fn resize<S: Scalar>(op: &Resize, operands: &Operands<'_, S>) -> Result<Array<S>
             continue;
         }
         let coordinate = |o: f64| match op.coordinate_transformation_mode {
-            CoordinateMode::HalfPixel => Some((o + 0.5) / scale - 0.5),
-            CoordinateMode::Asymmetric => Some(o / scale),
+            CoordinateMode::PytorchHalfPixel if width < 2.0 => Some(0.0),
+            CoordinateMode::HalfPixel | CoordinateMode::PytorchHalfPixel => Some((o + 0.5) * size / width - 0.5),
+            CoordinateMode::TfHalfPixelForNn => Some((o + 0.5) * size / width),
+            CoordinateMode::Asymmetric => Some(o * size / width),
+            CoordinateMode::AlignCorners if width <= 1.0 => Some(0.0),
             CoordinateMode::AlignCorners if width > 1.0 => Some(o * (size - 1.0) / (width - 1.0)),
             _ => None,
         };
@@ -251,6 +255,8 @@ fn resize<S: Scalar>(op: &Resize, operands: &Operands<'_, S>) -> Result<Array<S>
                 };
                 match (op.mode, op.nearest_mode) {
                     (ResizeMode::Nearest, NearestMode::Floor) => Some(at(c.floor() as i64)),
+                    (ResizeMode::Nearest, NearestMode::Ceil) => Some(at(c.ceil() as i64)),
+                    (ResizeMode::Nearest, NearestMode::RoundPreferCeil) => Some(at((c + 0.5).floor() as i64)),
                     (ResizeMode::Nearest, NearestMode::RoundPreferFloor) => Some(at((c - 0.5).ceil() as i64)),
                     (ResizeMode::Linear, _) => {
                         let (low, part) = (c.floor(), c - c.floor());

@@ -121,6 +121,29 @@ impl Resize {
         }
     }
 
+    /// The element that each output along an axis is taken from, by a scale or, without, by both sizes; `None` where that takes
+    /// more than one element or the region of interest.
+    #[must_use]
+    pub fn nearest_elements(&self, input: usize, output: usize, scale: Option<f64>) -> Option<Vec<usize>> {
+        if self.mode != ResizeMode::Nearest || self.crops() || (input == 0 && output > 0) {
+            return None;
+        }
+        let scale = match scale {
+            Some(s) => AxisScale::given(input, output, s),
+            None => AxisScale::of_sizes(input, output),
+        };
+        if scale.is_one() {
+            return Some((0..output).collect());
+        }
+        Some(Taps::new(self, &scale, (0.0, 1.0)).nearest().collect())
+    }
+
+    /// Which of the operands' elements is about an axis of a tensor of this rank, if one is.
+    #[must_use]
+    pub fn place_of(&self, axis: usize, rank: usize) -> Option<usize> {
+        self.resolved_axes(rank).ok()?.into_iter().position(|a| a == axis)
+    }
+
     /// The axes counted from the front, in the order of the operands' elements.
     fn resolved_axes(&self, rank: usize) -> Result<Vec<usize>, OpError> {
         if self.axes.is_empty() {
