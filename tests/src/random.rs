@@ -4,6 +4,7 @@ mod border;
 mod channels;
 mod conv;
 mod permute;
+mod involution;
 mod plain;
 mod pooling;
 mod shape;
@@ -18,6 +19,7 @@ pub use channels::{
 };
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
 pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
+pub use involution::involutions;
 pub use plain::{casts, concats, identities, neutral, relus};
 pub use pooling::{
     normalised_product, pad_max_pool, pointwise_and_average, pooled_activation, resize_conv, transposed,

@@ -105,6 +105,7 @@ subjects! {
     group_dense: "group-dense" Field random::block_diagonal;
     do_conv_constant: "do-conv-constant" Field random::do_conv;
     slice_of_concat: "slice-of-concat" Field random::slice_of_concat;
+    involution: "involution" Field random::involutions;
 }
 
 #[test]

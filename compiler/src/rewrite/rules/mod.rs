@@ -50,6 +50,7 @@ pub fn all() -> Vec<&'static Rule> {
         permute::RULES,
         groups::RULES,
         systems::do_conv::RULES,
+        involution::RULES,
     ]
     .concat()
     .into_iter()
