@@ -80,7 +80,8 @@ impl FileTest {
     /// # Errors
     /// If rewriting fails.
     pub fn rewrite(&self) -> Result<Rewritten, String> {
-        let options = Options { only: self.only.clone(), dialect: convc::rewrite::Dialect::Convc, ..Options::default() };
+        let options =
+            Options { only: self.only.clone(), dialect: convc::rewrite::Dialect::Convc, ..Options::default() };
         rewrite(self.graph.clone(), &options).map_err(|e| e.to_string())
     }
 

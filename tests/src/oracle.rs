@@ -4,6 +4,7 @@
 mod channels;
 mod maps;
 mod ops;
+mod reduce;
 mod systems;
 
 use std::collections::BTreeMap;

@@ -3,8 +3,8 @@
 mod border;
 mod channels;
 mod conv;
-mod permute;
 mod involution;
+mod permute;
 mod plain;
 mod pooling;
 mod shape;
@@ -18,8 +18,8 @@ pub use channels::{
     map_of_slice, slice_of_conv, slice_of_map, space_of_conv,
 };
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
-pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
 pub use involution::involutions;
+pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
 pub use plain::{casts, concats, identities, neutral, relus};
 pub use pooling::{
     normalised_product, pad_max_pool, pointwise_and_average, pooled_activation, resize_conv, transposed,

@@ -1,6 +1,9 @@
 //! Runs the goldens of `filetests/rewrite`: what rewriting gives is what is blessed, and computes what the graph above computes.
 
-use convc_tests::{agree::agree, filetests};
+use convc_tests::{
+    agree::{agree, bindings},
+    filetests, oracle,
+};
 
 const COMMAND: &str = "CONVC_BLESS=1 cargo test -p convc-tests --test filetests";
 
@@ -22,7 +25,12 @@ fn goldens() {
         // Folded constants are rounded once.
         let folded = rewritten.steps.iter().any(|s| s.rule == "fold-constants");
         match agree::<f64>(&t.graph, &rewritten.graph, 1, if folded { 1e-5 } else { 1e-9 }) {
-            Ok(0) => problems.push(format!("{name}: it runs on none of the sizes tried")),
+            Ok(0) => {
+                let why = bindings(&t.graph, 1)
+                    .iter()
+                    .find_map(|b| oracle::run::<f64>(&t.graph, &oracle::random_inputs(&t.graph, b, 1)).err());
+                problems.push(format!("{name}: it runs on none of the sizes tried: {}", why.unwrap_or_default()));
+            }
             Ok(_) => {}
             Err(e) => problems.push(format!("{name}: the rewritten graph computes something else: {e}")),
         }

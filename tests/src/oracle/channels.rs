@@ -3,7 +3,7 @@
 use convc_runtime::{Op, ops::depth_space::DepthMode, scalar::Scalar};
 
 use super::{
-    Array,
+    Array, offset,
     ops::{Operands, need},
 };
 
@@ -24,14 +24,17 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
             let indices = need(operands, 1)?;
             let rank = x.shape.len() as i64;
             let axis = if op.axis < 0 { op.axis + rank } else { op.axis } as usize;
-            let [count] = indices.shape[..] else { return Err("one axis of indices is needed".into()) };
-            let mut shape = x.shape.clone();
-            shape[axis] = count;
+            let wide = indices.shape.len();
+            // The axis is replaced by those of the indices.
+            let shape = [&x.shape[..axis], &indices.shape, &x.shape[axis + 1..]].concat();
+            if indices.ints().iter().any(|at| !(-x.shape[axis]..x.shape[axis]).contains(at)) {
+                return Err(format!("an index beyond {}", x.shape[axis]));
+            }
             Ok(x.gather(shape, |i| {
-                let mut from = i.to_vec();
-                let at = indices.ints()[i[axis] as usize];
-                from[axis] = if at < 0 { at + x.shape[axis] } else { at };
-                from
+                let place = offset(&indices.shape, &i[axis..axis + wide]).unwrap_or_default();
+                let at: i64 = indices.ints()[place];
+                let at = if at < 0 { at + x.shape[axis] } else { at };
+                [&i[..axis], &[at], &i[axis + wide..]].concat()
             }))
         }
         Op::SpaceToDepth(op) => {

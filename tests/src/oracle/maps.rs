@@ -101,7 +101,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
             Ok(Array::real(shape, data))
         }
         Op::Gemm(op) => gemm(op, operands),
-        other => Err(format!("the oracle has no {}", other.name())),
+        other => super::reduce::apply(other, operands),
     }
 }
 

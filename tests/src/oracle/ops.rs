@@ -23,6 +23,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
         Op::DOConv(op) => {
             systems::do_conv(op, x, need(operands, 1)?, need(operands, 2)?, operands.get(3).copied().flatten())
         }
+        Op::Involution(op) => systems::involution(op, x, need(operands, 1)?),
         Op::AveragePool(op) => average_pool(op, x),
         Op::BatchNormalization(op) => batch_norm(f64::from(op.epsilon), operands),
         Op::Binary(op) => binary(op.kind, x, need(operands, 1)?),

@@ -1,7 +1,7 @@
 //! Formulas of the operators of domain `ai.convc`.
 
 use convc_runtime::{
-    ops::{Conv, DOConv},
+    ops::{Conv, DOConv, Involution},
     scalar::Scalar,
     window::AutoPad,
 };
@@ -37,4 +37,39 @@ pub(super) fn do_conv<S: Scalar>(
         auto_pad: AutoPad::NotSet,
     };
     super::ops::conv(&conv, x, &Array::real(shape, kernel), b)
+}
+
+/// One kernel for each output position and group, tap by tap.
+pub(super) fn involution<S: Scalar>(op: &Involution, x: &Array<S>, ker: &Array<S>) -> Result<Array<S>, String> {
+    let spatial = op.kernel_shape.len();
+    let taps = indices(&op.kernel_shape);
+    let (channels, per_group) = (x.shape[1], taps.len() as i64);
+    if ker.shape[1] != op.group * per_group || channels % op.group != 0 {
+        return Err("a kernel map of other channels".into());
+    }
+    let shape: Vec<i64> = [x.shape[0], channels].into_iter().chain(ker.shape[2..].iter().copied()).collect();
+    for a in 0..spatial {
+        let reach = op.dilations[a] * (op.kernel_shape[a] - 1) + 1;
+        let room = x.shape[a + 2] + op.pads[a] + op.pads[spatial + a] - reach;
+        if room < 0 || room / op.strides[a] + 1 != shape[a + 2] {
+            return Err("a kernel map of other sizes".into());
+        }
+    }
+    let at = |o: &Vec<i64>| {
+        let group = o[1] / (channels / op.group);
+        let mut sum = S::ZERO;
+        for (t, tap) in taps.iter().enumerate() {
+            let place: Vec<i64> =
+                (0..spatial).map(|a| op.strides[a] * o[a + 2] - op.pads[a] + op.dilations[a] * tap[a]).collect();
+            if place.iter().zip(&x.shape[2..]).all(|(p, n)| (0..*n).contains(p)) {
+                let from: Vec<i64> = [o[0], o[1]].into_iter().chain(place).collect();
+                let kernel: Vec<i64> =
+                    [o[0], group * per_group + t as i64].into_iter().chain(o[2..].iter().copied()).collect();
+                sum = sum.add(ker.at(&kernel).mul(x.at(&from)));
+            }
+        }
+        sum
+    };
+    let data = indices(&shape).iter().map(at).collect();
+    Ok(Array::real(shape, data))
 }

@@ -15,13 +15,15 @@ impl Sizes {
     fn random(rng: &mut Rng) -> Sizes {
         let spatial = rng.pick(&[1, 2, 2]);
         let axes = (0..spatial)
-            .map(|_| loop {
-                let [n, k, s, d] = [rng.range(3, 7), rng.range(1, 3), rng.range(1, 2), rng.range(1, 2)];
-                let (b, e) = (rng.range(0, 2), rng.range(0, 2));
-                let extent = d * (k - 1) + 1;
-                // A tap that never leaves the padding tells nothing.
-                if n + b + e >= extent && d * (k - 1) < n + b && b < n && (n + b + e - extent) / s > 1 {
-                    return [n, k, s, d, b, e];
+            .map(|_| {
+                loop {
+                    let [n, k, s, d] = [rng.range(3, 7), rng.range(1, 3), rng.range(1, 2), rng.range(1, 2)];
+                    let (b, e) = (rng.range(0, 2), rng.range(0, 2));
+                    let extent = d * (k - 1) + 1;
+                    // A tap that never leaves the padding tells nothing.
+                    if n + b + e >= extent && d * (k - 1) < n + b && b < n && (n + b + e - extent) / s > 1 {
+                        return [n, k, s, d, b, e];
+                    }
                 }
             })
             .collect();
