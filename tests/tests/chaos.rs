@@ -23,11 +23,8 @@ fn compare(name: &str, graph: &Graph, seeds: u64) -> usize {
     let ordered = ["Pool", "Relu", "Clip", "Max", "Min", "Resize", "Mean"].iter().any(|op| text.contains(op));
     for seed in [None].into_iter().chain((0..seeds).map(Some)) {
         let chaotic = chaos(graph.clone(), &Options::default(), seed).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let result = if ordered {
-            agree::<f64>(graph, &chaotic, 5, 1e-5)
-        } else {
-            agree::<Field>(graph, &chaotic, 5, 0.0)
-        };
+        let result =
+            if ordered { agree::<f64>(graph, &chaotic, 5, 1e-5) } else { agree::<Field>(graph, &chaotic, 5, 0.0) };
         tried += result.unwrap_or_else(|e| panic!("{name}, seed {seed:?}: {e}\n{}", print(&chaotic)));
     }
     tried
@@ -42,8 +39,7 @@ fn blocks_are_right_whatever_term_is_taken() {
 
 #[test]
 fn goldens_are_right_whatever_term_is_taken() {
-    let tried: usize =
-        filetests::all().into_iter().map(|t| compare(&t.path.display().to_string(), &t.graph, 20)).sum();
+    let tried: usize = filetests::all().into_iter().map(|t| compare(&t.path.display().to_string(), &t.graph, 20)).sum();
     assert!(tried > 1000, "{tried}");
 }
 

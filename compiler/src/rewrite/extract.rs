@@ -48,12 +48,7 @@ pub(crate) enum Pick {
 }
 
 /// A term of the region that `before` was, without cycles.
-pub(crate) fn chaotic(
-    egraph: &Graph,
-    before: &RecExpr<Node>,
-    cost: NodeCost<'_>,
-    pick: Pick,
-) -> Option<RecExpr<Node>> {
+pub(crate) fn chaotic(egraph: &Graph, before: &RecExpr<Node>, cost: NodeCost<'_>, pick: Pick) -> Option<RecExpr<Node>> {
     let mut classes = Classes::new(egraph, before, cost)?;
     let seed = if let Pick::Random(seed) = pick { seed } else { 0 };
     let price = |class: usize, i: usize| {

@@ -299,8 +299,7 @@ impl<'a> Selection<'a> {
     /// For all classes that are not in use, takes what is cheapest beside those that are.
     pub(crate) fn refit(&mut self) {
         let problem = self.problem;
-        let choice =
-            problem.cheapest(&self.choice, |c| self.uses[c] > 0, |c, i| problem.classes[c][i].cost.max(0));
+        let choice = problem.cheapest(&self.choice, |c| self.uses[c] > 0, |c, i| problem.classes[c][i].cost.max(0));
         for (class, to) in choice.into_iter().enumerate() {
             if self.uses[class] == 0 {
                 self.choice[class] = to;

@@ -14,7 +14,13 @@ fn alternative(cost: Cost, needs: &[usize]) -> Alternative {
 
 /// The cost of a choice, added up from nothing; `None` if it has a cycle.
 fn cost(problem: &Problem, choice: &Choice) -> Option<Cost> {
-    fn go(problem: &Problem, choice: &Choice, class: usize, path: &mut Vec<usize>, paid: &mut Vec<usize>) -> Option<()> {
+    fn go(
+        problem: &Problem,
+        choice: &Choice,
+        class: usize,
+        path: &mut Vec<usize>,
+        paid: &mut Vec<usize>,
+    ) -> Option<()> {
         if path.contains(&class) {
             return None;
         }
@@ -234,7 +240,9 @@ mod models {
             cost::Pricing,
             engine::Engine,
             language::{Graph as EGraph, Node},
-            region, rule::Phase, saturate, selected_rules, settle, surface, term_cost,
+            region,
+            rule::Phase,
+            saturate, selected_rules, settle, surface, term_cost,
         },
     };
 
@@ -259,7 +267,8 @@ mod models {
     #[test]
     fn regions_of_the_samples_cost_least() {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../samples/models");
-        let mut files: Vec<PathBuf> = std::fs::read_dir(dir).expect("there are samples").flatten().map(|e| e.path()).collect();
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(dir).expect("there are samples").flatten().map(|e| e.path()).collect();
         files.retain(|p| p.extension().is_some_and(|e| e == "onnx"));
         files.sort();
         let mut solved = 0;
