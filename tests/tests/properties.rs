@@ -106,6 +106,8 @@ subjects! {
     do_conv_constant: "do-conv-constant" Field random::do_conv;
     slice_of_concat: "slice-of-concat" Field random::slice_of_concat;
     involution: "involution" Field random::involutions;
+    ghost_module: "ghost-module" Field random::ghost;
+    sc_conv: "sc-conv" Float random::self_calibrated;
 }
 
 #[test]

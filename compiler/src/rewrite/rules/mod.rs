@@ -51,6 +51,8 @@ pub fn all() -> Vec<&'static Rule> {
         groups::RULES,
         systems::do_conv::RULES,
         involution::RULES,
+        systems::ghost::RULES,
+        systems::sc_conv::RULES,
     ]
     .concat()
     .into_iter()
