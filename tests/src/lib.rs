@@ -1,6 +1,7 @@
 //! Test support of convc.
 
 pub mod agree;
+pub mod blocks;
 pub mod conformance;
 pub mod filetests;
 pub mod mutate;

@@ -5,6 +5,8 @@
 
 #[doc(hidden)]
 pub mod audit;
+#[doc(hidden)]
+pub mod chaos;
 pub mod cost;
 pub mod definitions;
 pub mod engine;
@@ -174,6 +176,8 @@ pub struct RegionReport {
     pub iterations: usize,
     /// E-nodes at the end.
     pub e_nodes: usize,
+    /// Swaps that extraction tried.
+    pub moves: usize,
     /// Whether it was replaced.
     pub changed: bool,
 }
@@ -436,6 +440,7 @@ fn explore(
         stop: saturated.stop,
         iterations: saturated.iterations,
         e_nodes: runner.egraph.total_number_of_nodes(),
+        moves: extracted.moves,
         changed,
     };
     if !changed {

@@ -1,0 +1,59 @@
+//! Terms that no cost model would choose: of every saturated region the dearest and random ones, against the oracle.
+
+use convc::{
+    ir::{
+        Graph,
+        text::{parse, print},
+    },
+    rewrite::{Options, chaos::chaos},
+};
+use convc_runtime::scalar::Field;
+use convc_tests::{
+    agree::agree,
+    blocks::BLOCKS,
+    filetests,
+    random::{self, Rng},
+};
+
+/// Extracts chaotically and compares; on how many sizes.
+fn compare(name: &str, graph: &Graph, seeds: u64) -> usize {
+    let mut tried = 0;
+    // The field has no order for the rules of maxima and clips, and no fractions of the sizes at hand.
+    let text = print(graph);
+    let ordered = ["Pool", "Relu", "Clip", "Max", "Min", "Resize", "Mean"].iter().any(|op| text.contains(op));
+    for seed in [None].into_iter().chain((0..seeds).map(Some)) {
+        let chaotic = chaos(graph.clone(), &Options::default(), seed).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let result =
+            if ordered { agree::<f64>(graph, &chaotic, 5, 1e-5) } else { agree::<Field>(graph, &chaotic, 5, 0.0) };
+        tried += result.unwrap_or_else(|e| panic!("{name}, seed {seed:?}: {e}\n{}", print(&chaotic)));
+    }
+    tried
+}
+
+#[test]
+fn blocks_are_right_whatever_term_is_taken() {
+    for (name, text) in BLOCKS {
+        assert!(compare(name, &parse(text).unwrap(), 20) > 20, "{name}");
+    }
+}
+
+#[test]
+fn goldens_are_right_whatever_term_is_taken() {
+    let tried: usize = filetests::all().into_iter().map(|t| compare(&t.path.display().to_string(), &t.graph, 20)).sum();
+    assert!(tried > 1000, "{tried}");
+}
+
+#[test]
+fn random_graphs_are_right_whatever_term_is_taken() {
+    let generators: &[fn(&mut Rng) -> String] =
+        &[random::chain, random::branches, random::batch_norm, random::pad_conv, random::average_pool, random::slices];
+    let cases = std::env::var("CONVC_CASES").ok().and_then(|n| n.parse::<u64>().ok()).unwrap_or(200) / 10;
+    for generate in generators {
+        for seed in 0..cases {
+            let text = generate(&mut Rng::new(seed + 31_000_000));
+            if let Ok(graph) = parse(&text) {
+                compare(&text, &graph, 5);
+            }
+        }
+    }
+}
