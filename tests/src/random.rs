@@ -8,6 +8,7 @@ mod permute;
 mod plain;
 mod pooling;
 mod shape;
+mod siblings;
 mod systems;
 
 use std::fmt::Write;
@@ -25,6 +26,7 @@ pub use pooling::{
     normalised_product, pad_max_pool, pointwise_and_average, pooled_activation, resize_conv, transposed,
 };
 pub use shape::{computed_reshape, pads, slices, transpose, transpose_of_ones, transposes, view, views};
+pub use siblings::slice_of_siblings;
 pub use systems::{do_conv, ghost, self_calibrated, slice_of_concat};
 
 /// A sequence of numbers that depends on its seed alone.

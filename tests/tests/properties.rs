@@ -102,6 +102,7 @@ subjects! {
     perm_fold: "perm-fold" Field random::conv_of_permuted;
     perm_out: "perm-out" Field random::permuted_conv;
     perm_map: "perm-map" Float random::permuted_map;
+    h_merge: "h-merge" Field random::slice_of_siblings;
     group_dense: "group-dense" Field random::block_diagonal;
     do_conv_constant: "do-conv-constant" Field random::do_conv;
     slice_of_concat: "slice-of-concat" Field random::slice_of_concat;

@@ -250,6 +250,21 @@ pub(crate) fn expression(
     expr
 }
 
+/// Adds the terms that rules propose beside those of `before`.
+fn propose(egraph: &mut Graph, before: &RecExpr<Node>, rules: &[&'static Rule]) {
+    let Some(ids) = egraph.lookup_expr_ids(before) else { return };
+    let view = EView(egraph);
+    let classes: Vec<Class> = ids.into_iter().map(|id| view.class(id)).collect();
+    for e in super::rules::proposals(rules, &view, &classes) {
+        if type_of(egraph, &e).is_some() {
+            let mut subst = Subst::default();
+            let ast = pattern(egraph, &e, &mut subst);
+            egraph.add_instantiation(&ast, &subst);
+        }
+    }
+    egraph.rebuild();
+}
+
 /// Saturates the terms between `leaves` and `roots` with `rules`. `forced` names a rule and one of its conditions that counts
 /// as holding, for tests.
 pub(crate) fn saturate(
@@ -272,14 +287,15 @@ pub(crate) fn saturate(
             Rewrite::new(rule.name, searcher, applier).ok()
         })
         .collect();
-    let runner = Runner::<Node, Analysis>::new(analysis)
+    let mut runner = Runner::<Node, Analysis>::new(analysis)
         .with_explanations_enabled()
         .with_iter_limit(limits.iterations)
         .with_node_limit(limits.nodes)
         .with_time_limit(Duration::from_secs(1 << 30))
         .with_scheduler(SimpleScheduler)
-        .with_expr(&before)
-        .run(&rewrites);
+        .with_expr(&before);
+    propose(&mut runner.egraph, &before, rules);
+    let runner = runner.run(&rewrites);
     let stop = match &runner.stop_reason {
         Some(StopReason::Saturated) => "saturated",
         Some(StopReason::IterationLimit(_)) => "iteration limit",

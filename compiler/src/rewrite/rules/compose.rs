@@ -30,6 +30,11 @@ impl ConvAt<'_> {
         self.op.pads[self.spatial() + axis]
     }
 
+    /// The kernel as it stands.
+    pub(super) fn weights(&self) -> Option<Class> {
+        self.operands.get(1).copied().flatten()
+    }
+
     /// The term of this convolution as it stands: a bias that is left out may be a hole or not there.
     pub(super) fn expr(&self) -> Expr {
         Expr::op(self.op.clone(), self.operands.iter().map(|o| o.map(Expr::Class)).collect())

@@ -20,12 +20,16 @@ pub mod permute;
 pub mod pool;
 pub mod resample;
 pub mod shape;
+pub mod sibling;
 pub mod space;
 pub mod systems;
 pub mod transposed;
 pub mod weights;
 
-use super::rule::Rule;
+use super::{
+    rule::Rule,
+    view::{Class, Expr, View},
+};
 
 /// Every rule, in the order in which they are tried.
 #[must_use]
@@ -53,10 +57,18 @@ pub fn all() -> Vec<&'static Rule> {
         involution::RULES,
         systems::ghost::RULES,
         systems::sc_conv::RULES,
+        sibling::RULES,
     ]
     .concat()
     .into_iter()
     .collect()
+}
+
+/// Terms worth having in an e-graph beside those that are there, for rules that find what is equal to them. They state
+/// nothing by themselves.
+#[must_use]
+pub fn proposals(rules: &[&Rule], view: &dyn View, classes: &[Class]) -> Vec<Expr> {
+    if rules.iter().any(|r| r.name == sibling::H_MERGE.name) { sibling::proposals(view, classes) } else { Vec::new() }
 }
 
 /// The rule with this name.
