@@ -42,6 +42,7 @@ pub struct NotFired {
 }
 
 /// A graph under rewriting.
+#[derive(Clone)]
 pub struct Engine {
     /// The graph as it stands.
     pub graph: Graph,

@@ -16,6 +16,7 @@ pub mod fold;
 pub mod index_map;
 mod language;
 mod normalise;
+mod phases;
 mod recognise;
 pub mod region;
 pub mod rule;
@@ -35,8 +36,9 @@ use self::{
     engine::{Engine, NotFired, Step},
     fold::FoldLimits,
     language::{Graph as EGraph, Node},
+    phases::{Work, settle},
     region::Region,
-    rule::{Exactness, Phase, Rule},
+    rule::{Exactness, Rule},
     terms::TermId,
 };
 use crate::ir::{Graph, Value};
@@ -241,31 +243,13 @@ pub fn selected_rules(options: &Options) -> Result<Vec<&'static Rule>, RewriteEr
 /// If an option names no rule, constants cannot be folded, or a rule turns out to be defective.
 pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteError> {
     let rules = selected_rules(options)?;
-    let of_phase = |p: Phase| -> Vec<&'static Rule> { rules.iter().copied().filter(|r| r.phase == p).collect() };
     let mut engine = Engine::new(graph);
     let terms_of_outputs = |e: &Engine| -> Vec<TermId> { e.graph.outputs().iter().map(|o| e.term(o.value)).collect() };
     let outputs_before = terms_of_outputs(&engine);
     let original_values = terms_of_values(&engine);
-    let constants: f64 = engine
-        .graph
-        .nodes()
-        .iter()
-        .map(|id| match &engine.graph.node(*id).kind {
-            crate::ir::Kind::Constant(c) => c.bytes().len() as f64,
-            _ => 0.0,
-        })
-        .sum();
-    let mut work = Work {
-        normalising: of_phase(Phase::Normalise),
-        exploring: of_phase(Phase::Explore),
-        recognising: of_phase(Phase::Recognise),
-        options,
-        budget: options.max_growth * constants + SMALL_GROWTH,
-        made: 0,
-        reports: Vec::new(),
-        ill_typed: Vec::new(),
-    };
+    let mut work = Work::new(&engine, &rules, options);
     engine.splits_to_slices()?;
+    work.recognise_first(&mut engine)?;
     work.improve(&mut engine)?;
     let mut kept = Vec::new();
     if options.dialect == Dialect::Onnx {
@@ -295,76 +279,12 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     })
 }
 
-/// The rules of each phase, and what they have done so far.
-struct Work<'a> {
-    normalising: Vec<&'static Rule>,
-    exploring: Vec<&'static Rule>,
-    recognising: Vec<&'static Rule>,
-    options: &'a Options,
-    budget: f64,
-    made: usize,
-    reports: Vec<RegionReport>,
-    ill_typed: Vec<String>,
-}
-
-impl Work<'_> {
-    /// Goes through the phases until none changes anything. Folding and normalisation expose each other's candidates;
-    /// exploring exposes both; what is recognised takes part in exploring.
-    fn improve(&mut self, engine: &mut Engine) -> Result<(), RewriteError> {
-        let options = self.options;
-        for _ in 0..8 {
-            let before = self.made;
-            self.made += settle(engine, &self.normalising, options, self.made)?;
-            for region in region::regions(engine, options.region_cap) {
-                if self.made >= options.max_rewrites {
-                    break;
-                }
-                let number = self.reports.len();
-                let (rules, budget) = (&self.exploring, &mut self.budget);
-                let Some(report) = explore(engine, &region, number, rules, options, budget, &mut self.ill_typed)?
-                else {
-                    continue;
-                };
-                self.made += usize::from(report.changed);
-                self.reports.push(report);
-            }
-            self.made += settle(engine, &self.normalising, options, self.made)?;
-            if self.made == before {
-                let left = options.max_rewrites.saturating_sub(self.made);
-                self.made += engine.recognise(&self.recognising, left, options)?;
-            }
-            if self.made == before || self.made >= options.max_rewrites {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
 fn terms_of_values(engine: &Engine) -> BTreeMap<Value, TermId> {
     let outputs = |id| {
         (0..engine.graph.node(id).outputs())
             .map(move |p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) })
     };
     engine.graph.nodes().into_iter().flat_map(outputs).map(|v| (v, engine.term(v))).collect()
-}
-
-/// Folds and normalises until neither finds anything.
-fn settle(engine: &mut Engine, rules: &[&'static Rule], options: &Options, made: usize) -> Result<usize, RewriteError> {
-    let mut total = 0;
-    loop {
-        let left = options.max_rewrites.saturating_sub(made + total);
-        if left == 0 {
-            return Ok(total);
-        }
-        let limits = FoldLimits { keep_bits: options.fold.keep_bits || options.fp == Fp::Strict, ..options.fold };
-        let folded = engine.fold(limits)?;
-        let rewritten = engine.normalise(rules, left, options.forced)?;
-        total += rewritten;
-        if folded + rewritten == 0 {
-            return Ok(total);
-        }
-    }
 }
 
 /// Where a region begins and ends.

@@ -1,5 +1,5 @@
-//! Recognition: rules whose right side is one operator that stands for everything on the left, applied to the graph once the
-//! other phases have come to rest.
+//! Recognition: rules whose right side is one operator that stands for everything on the left, applied to the graph before
+//! exploring and again once the other phases have come to rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -57,8 +57,9 @@ pub enum Phase {
     Normalise,
     /// In the e-graph of a region; cost decides.
     Explore,
-    /// On the graph, once the other phases have come to rest: the right side is one operator that stands for all of the left
-    /// one, which must not be needed otherwise. The left expression spells out every operator that is replaced.
+    /// On the graph, before exploring and again once the other phases have come to rest: the right side is one operator that
+    /// stands for all of the left one, which must not be needed otherwise. The left expression spells out every operator that
+    /// is replaced.
     Recognise,
 }
 

@@ -75,8 +75,23 @@ pub fn ghost(rng: &mut Rng) -> String {
     let y = t.conv(&input, c, &primary, b1);
     let y = t.function(f, &y);
     let first = if read < p { t.channels(rng, &y, rank, (0, read, p)) } else { y.clone() };
-    let z = t.conv(&first, read, &cheap, b2);
-    let z = t.function(g, &z);
+    let mut z = t.conv(&first, read, &cheap, b2);
+    // The first results alone may be used.
+    let mut made = read * maps;
+    let cut = rng.range(0, 9);
+    let mut first_of = |rng: &mut Rng, t: &mut Text, z: &str| {
+        let count = rng.range(1, made);
+        let z = t.channels(rng, z, rank, (0, count, made));
+        made = count;
+        z
+    };
+    if cut == 0 {
+        z = first_of(rng, &mut t, &z);
+    }
+    z = t.function(g, &z);
+    if cut == 1 {
+        z = first_of(rng, &mut t, &z);
+    }
     let mut parts = vec![y.clone(), z.clone()];
     match spoiled {
         2 => parts.reverse(),
@@ -86,7 +101,7 @@ pub fn ghost(rng: &mut Rng) -> String {
     let axis = if spoiled == 4 { rng.range(0, rank - 1) } else { rng.pick(&[1, 1 - rank]) };
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let all = t.op("Concat", &parts, &format!("axis={axis}"));
-    let total = p + read * maps;
+    let total = p + made;
     let kept = match rng.range(0, 3) {
         0 => rng.range(1, total),
         1 => total - 1,

@@ -71,6 +71,11 @@ pub fn proposals(rules: &[&Rule], view: &dyn View, classes: &[Class]) -> Vec<Exp
     if rules.iter().any(|r| r.name == sibling::H_MERGE.name) { sibling::proposals(view, classes) } else { Vec::new() }
 }
 
+/// Whether a rule folds what acts on each channel by itself into the convolution before or behind it.
+pub(super) fn folds(rule: &Rule) -> bool {
+    affine::RULES.iter().chain(compose::RULES).any(|r| r.name == rule.name)
+}
+
 /// The rule with this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Rule> {

@@ -6,7 +6,7 @@ use convc_runtime::{
 };
 
 use super::{
-    super::{cuts::sliced, parts::from_front, weights::zero_pad},
+    super::{compose::convs_in, cuts::sliced, parts::from_front, weights::zero_pad},
     Activated, activated,
 };
 use crate::rewrite::{
@@ -28,7 +28,7 @@ const CHEAP_KEEPS: Condition = Condition {
 /// `concat(act(conv(x, w1, b1)), act(conv(act(conv(x, w1, b1)), w2, b2)))[:, :n]  =>  ghost(x, w1, b1, w2, b2)`
 ///
 /// Sound bit for bit: it is the operator's definition. A cheap convolution of the first k primary channels alone is one of all
-/// of them whose results behind those are not kept.
+/// of them whose results behind those are not kept; so is one whose first results alone are concatenated.
 /// Requires: constant kernels; the second convolution with one group for each channel it reads (any number of maps for each).
 /// Not sound for: an activation that differs, or is another function than Relu; a cheap part that comes first.
 /// Several cheap convolutions side by side are not one module: one with more maps orders its channels by primary channel.
@@ -80,12 +80,64 @@ struct Cheap<'a> {
     half: Activated<'a>,
     /// The term of what it reads.
     reads: Expr,
+    /// The slice that leaves the first channels of it, if there is one.
+    cut: Option<Cut<'a>>,
 }
 
-/// The depthwise convolutions in a class that read `p` or its first channels.
+/// A slice of the first channels of an activated convolution.
+struct Cut<'a> {
+    app: App<'a>,
+    count: i64,
+    /// Whether the activation is behind it.
+    inside: bool,
+}
+
+impl Cheap<'_> {
+    /// The term, with the primary result spelt out.
+    fn expr(&self, primary: &Activated<'_>) -> Expr {
+        let x = match &self.reads {
+            Expr::Op(..) => self.reads.clone().with_operand(0, primary.expr()),
+            _ => primary.expr(),
+        };
+        let conv = self.half.conv.expr().with_operand(0, x);
+        let cut = |e: Expr, inside: bool| match &self.cut {
+            Some(c) if c.inside == inside => Expr::of(&c.app).with_operand(0, e),
+            _ => e,
+        };
+        let conv = cut(conv, true);
+        let all = match &self.half.function {
+            None => conv,
+            Some(f) => Expr::of(f).with_operand(0, conv),
+        };
+        cut(all, false)
+    }
+}
+
+/// The activated convolutions in a class, or whose first channels it is.
+fn halves<'v>(view: &'v dyn View, class: Class) -> Vec<(Activated<'v>, Option<Cut<'v>>)> {
+    let mut out: Vec<_> = activated(view, class).into_iter().map(|half| (half, None)).collect();
+    for app in view.apps(class) {
+        if let Some((y, count)) = prefix(view, &app) {
+            let cut = |half| (half, Some(Cut { app: app.clone(), count, inside: false }));
+            out.extend(activated(view, y).into_iter().map(cut));
+        } else if let (Op::Unary(_) | Op::Clip(_), Some(y)) = (app.op, app.operand(0)) {
+            for inner in view.apps(y) {
+                let Some((z, count)) = prefix(view, &inner) else { continue };
+                let cut = |conv| {
+                    let half = Activated { conv, function: Some(app.clone()) };
+                    (half, Some(Cut { app: inner.clone(), count, inside: true }))
+                };
+                out.extend(convs_in(view, z).into_iter().map(cut));
+            }
+        }
+    }
+    out
+}
+
+/// The depthwise convolutions in a class, or whose first channels it is, that read `p` or its first channels.
 fn cheap_of<'v>(view: &'v dyn View, class: Class, p: Class) -> Vec<Cheap<'v>> {
     let mut out = Vec::new();
-    for half in activated(view, class) {
+    for (half, cut) in halves(view, class) {
         let kernel = &half.conv.kernel;
         if kernel.inputs != 1 || fixed_dim(view, half.conv.x, 1) != Some(kernel.group) {
             continue;
@@ -98,7 +150,7 @@ fn cheap_of<'v>(view: &'v dyn View, class: Class, p: Class) -> Vec<Cheap<'v>> {
             view.apps(x).iter().find_map(|a| of_p(&Expr::of(a), prefix(view, a)?.0))
         };
         if let Some(reads) = reads {
-            out.push(Cheap { half, reads });
+            out.push(Cheap { half, reads, cut });
         }
     }
     out
@@ -130,22 +182,12 @@ fn modules(cx: &mut Cx<'_>, cat: &App<'_>, kept: Option<i64>, around: &dyn Fn(Ex
                     if cx.require(PRIMARY_FIRST.name, verdict)
                         && let Some(rhs) = module(cx, &primary, &cheap, kept)
                     {
-                        let lhs = Expr::of(cat)
-                            .with_operand(i, primary.expr())
-                            .with_operand(j, cheap.half.expr_on(reading(&cheap, &primary)));
+                        let lhs = Expr::of(cat).with_operand(i, primary.expr()).with_operand(j, cheap.expr(&primary));
                         cx.rewrite(around(lhs), rhs);
                     }
                 }
             }
         }
-    }
-}
-
-/// What the cheap convolution reads, with the primary result spelt out.
-fn reading(cheap: &Cheap<'_>, primary: &Activated<'_>) -> Expr {
-    match &cheap.reads {
-        Expr::Op(..) => cheap.reads.clone().with_operand(0, primary.expr()),
-        _ => primary.expr(),
     }
 }
 
@@ -166,7 +208,8 @@ fn module(cx: &mut Cx<'_>, primary: &Activated<'_>, cheap: &Cheap<'_>, kept: Opt
         return None;
     }
     let (p, read, maps) = (first.kernel.outputs, conv.kernel.group, conv.kernel.outputs / conv.kernel.group);
-    let kept = kept?.min(p + read * maps);
+    let made = cheap.cut.as_ref().map_or(read * maps, |c| c.count);
+    let kept = kept?.min(p + made);
     if kept <= p || conv.kernel.outputs % conv.kernel.group != 0 {
         return None;
     }

@@ -70,17 +70,11 @@ impl Activated<'_> {
         }
     }
 
-    /// The term with the convolution's input as a term.
-    fn expr_on(&self, x: Expr) -> Expr {
-        let conv = self.conv.expr().with_operand(0, x);
-        match &self.function {
-            None => conv,
-            Some(f) => Expr::of(f).with_operand(0, conv),
-        }
-    }
-
     fn expr(&self) -> Expr {
-        self.expr_on(self.conv.x.into())
+        match &self.function {
+            None => self.conv.expr(),
+            Some(f) => Expr::of(f).with_operand(0, self.conv.expr()),
+        }
     }
 }
 
@@ -96,6 +90,23 @@ fn activated<'v>(view: &'v dyn View, class: Class) -> Vec<Activated<'v>> {
         }
     }
     out
+}
+
+/// The term of a class, spelt out down to constants and `leaves`. `None` if that takes more than `most` operators.
+fn spelt(view: &dyn View, class: Class, leaves: &[Class], most: usize) -> Option<Expr> {
+    fn go(view: &dyn View, class: Class, leaves: &[Class], budget: &mut usize) -> Option<Expr> {
+        if leaves.contains(&class) || view.is_constant(class) {
+            return Some(class.into());
+        }
+        *budget = budget.checked_sub(1)?;
+        let Some(app) = view.apps(class).into_iter().next() else { return Some(class.into()) };
+        let operands = app.operands.iter().map(|o| match o {
+            None => Some(None),
+            Some(o) => go(view, *o, leaves, budget).map(Some),
+        });
+        Some(Expr::op(app.op.clone(), operands.collect::<Option<_>>()?))
+    }
+    go(view, class, leaves, &mut { most })
 }
 
 /// What is known of a term.

@@ -16,7 +16,7 @@ use super::{
         affine::equal_shapes,
         compose::{ConvAt, conv_at, convs_in},
     },
-    pairs, unaries,
+    pairs, spelt, unaries,
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
@@ -114,6 +114,12 @@ fn gates<'v>(view: &'v dyn View, class: Class) -> Vec<Gate<'v>> {
                     };
                     let small = conv.expr().with_operand(0, Expr::of(&pool));
                     let large = Expr::of(&up).with_operand(0, small);
+                    // Sizes reckoned from the maps go with them.
+                    let sizes = up.operand(3).and_then(|s| spelt(view, s, &[sum.one, pooled], 64));
+                    let large = match sizes {
+                        Some(sizes) => large.with_operand(3, sizes),
+                        None => large,
+                    };
                     out.push(Gate {
                         x: sum.one,
                         pooled,
