@@ -26,17 +26,19 @@ pub struct Profile {
     pub launch: f64,
     /// What an activation costs of that: little where it is fused into the convolution before it.
     pub activation: f64,
+    /// How many times as long elements take that are picked one by one, or in another order.
+    pub picked: f64,
     /// What a 1x1 depthwise convolution costs of that: more where a scale and shift has a cheaper operator of its own.
     pub per_channel: f64,
 }
 
 /// What ONNX Runtime and OpenVINO do with a node: for `optimize`.
 pub const PORTABLE: Profile =
-    Profile { name: "portable", macs: 50_000.0, bytes: 20_000.0, launch: 1.0, activation: 0.25, per_channel: 1.75 };
+    Profile { name: "portable", macs: 50_000.0, bytes: 20_000.0, launch: 1.0, activation: 0.25, picked: 3.0, per_channel: 1.75 };
 
 /// What convc's own instructions do: for `compile`, `run` and `bench`.
 pub const PLAN: Profile =
-    Profile { name: "plan", macs: 100_000.0, bytes: 20_000.0, launch: 2.0, activation: 1.0, per_channel: 1.0 };
+    Profile { name: "plan", macs: 100_000.0, bytes: 20_000.0, launch: 2.0, activation: 1.0, picked: 3.0, per_channel: 1.0 };
 
 /// Sizes to reckon with where the model leaves them open: 1 for a batch, 56 for the rest.
 #[derive(Debug, Clone, Default)]
@@ -131,8 +133,10 @@ impl Pricing {
             return self.primitive(op, operands, output).time;
         }
         let mut sum = Sum { pricing: self, total: Work::default() };
-        let given: Vec<Option<(Fact, bool)>> =
-            operands.iter().map(|o| o.map(|o| (o.fact.clone(), o.constant))).collect();
+        let given: Vec<Option<Summand>> = operands
+            .iter()
+            .map(|o| o.map(|o| Summand { fact: o.fact.clone(), constant: o.constant, own: false }))
+            .collect();
         let known = matches!(primitives::compose(op, &mut sum, &given), Some(Ok(_)));
         let Work { macs, time } = sum.total;
         let moved = self.moved(operands, output) / self.profile.bytes;
@@ -175,9 +179,23 @@ impl Pricing {
             Op::Conv(c) if c.group > 1 && per_output(fact(1), 1) <= 1.0 => profile.per_channel,
             _ => 1.0,
         };
-        let time = profile.launch * share + (macs / profile.macs).max(moved / profile.bytes);
+        let slower = match op.name() {
+            "Gather" | "GatherElements" | "GatherND" | "ScatterND" | "ScatterElements" | "Transpose" => profile.picked,
+            _ => 1.0,
+        };
+        let time = profile.launch * share + (macs / profile.macs).max(moved * slower / profile.bytes);
         Work { macs, time }
     }
+}
+
+/// A value of a definition as its cost sees it.
+#[derive(Clone)]
+struct Summand {
+    fact: Fact,
+    /// Whether it is computed from constants alone.
+    constant: bool,
+    /// Whether it is a constant of the definition's own.
+    own: bool,
 }
 
 /// Adds up what a definition costs.
@@ -187,35 +205,36 @@ struct Sum<'a> {
 }
 
 impl Composer for Sum<'_> {
-    /// Type and shape, and whether it is computed from constants alone.
-    type Value = (Fact, bool);
+    type Value = Summand;
     type Error = OpError;
 
-    fn apply(&mut self, op: Op, operands: Vec<Option<(Fact, bool)>>, _: usize) -> Result<Vec<(Fact, bool)>, OpError> {
+    fn apply(&mut self, op: Op, operands: Vec<Option<Summand>>, _: usize) -> Result<Vec<Summand>, OpError> {
         let mut fresh = || Dim::symbol("?nominal");
-        let facts: Vec<Option<&Fact>> = operands.iter().map(|o| o.as_ref().map(|o| &o.0)).collect();
+        let facts: Vec<Option<&Fact>> = operands.iter().map(|o| o.as_ref().map(|o| &o.fact)).collect();
         let results = op.infer(&facts, &mut InferCx::new(&mut fresh))?;
-        let constant = operands.iter().flatten().all(|o| o.1);
+        let constant = operands.iter().flatten().all(|o| o.constant);
         if !constant {
             let given: Vec<Option<Operand<'_>>> = operands
                 .iter()
-                .map(|o| o.as_ref().map(|(fact, constant)| Operand { fact, constant: *constant }))
+                .map(|o| o.as_ref().map(|o| Operand { fact: &o.fact, constant: o.constant }))
                 .collect();
+            // A kernel of the definition's own picks elements, which one instruction need not do by multiplying.
+            let picks = matches!(op, Op::Conv(_)) && operands.get(1).is_some_and(|w| w.as_ref().is_some_and(|w| w.own));
             // Parts of a split count one by one, as the slices they are.
             for result in &results {
                 let work = self.pricing.primitive(&op, &given, Some(result));
-                self.total.macs += work.macs;
+                self.total.macs += if picks { 0.0 } else { work.macs };
                 self.total.time += work.time;
             }
         }
-        Ok(results.into_iter().map(|f| (f, constant)).collect())
+        Ok(results.into_iter().map(|fact| Summand { fact, constant, own: false }).collect())
     }
 
-    fn constant(&mut self, tensor: Tensor) -> Result<(Fact, bool), OpError> {
-        Ok((Fact::of(&tensor), true))
+    fn constant(&mut self, tensor: Tensor) -> Result<Summand, OpError> {
+        Ok(Summand { fact: Fact::of(&tensor), constant: true, own: true })
     }
 
-    fn fact(&self, value: &(Fact, bool)) -> Option<Fact> {
-        Some(value.0.clone())
+    fn fact(&self, value: &Summand) -> Option<Fact> {
+        Some(value.fact.clone())
     }
 }
