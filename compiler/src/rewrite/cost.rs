@@ -33,12 +33,26 @@ pub struct Profile {
 }
 
 /// What ONNX Runtime and OpenVINO do with a node: for `optimize`.
-pub const PORTABLE: Profile =
-    Profile { name: "portable", macs: 50_000.0, bytes: 20_000.0, launch: 1.0, activation: 0.25, picked: 3.0, per_channel: 1.75 };
+pub const PORTABLE: Profile = Profile {
+    name: "portable",
+    macs: 50_000.0,
+    bytes: 20_000.0,
+    launch: 1.0,
+    activation: 0.25,
+    picked: 3.0,
+    per_channel: 1.75,
+};
 
 /// What convc's own instructions do: for `compile`, `run` and `bench`.
-pub const PLAN: Profile =
-    Profile { name: "plan", macs: 100_000.0, bytes: 20_000.0, launch: 2.0, activation: 1.0, picked: 3.0, per_channel: 1.0 };
+pub const PLAN: Profile = Profile {
+    name: "plan",
+    macs: 100_000.0,
+    bytes: 20_000.0,
+    launch: 2.0,
+    activation: 1.0,
+    picked: 3.0,
+    per_channel: 1.0,
+};
 
 /// Sizes to reckon with where the model leaves them open: 1 for a batch, 56 for the rest.
 #[derive(Debug, Clone, Default)]
@@ -214,10 +228,8 @@ impl Composer for Sum<'_> {
         let results = op.infer(&facts, &mut InferCx::new(&mut fresh))?;
         let constant = operands.iter().flatten().all(|o| o.constant);
         if !constant {
-            let given: Vec<Option<Operand<'_>>> = operands
-                .iter()
-                .map(|o| o.as_ref().map(|o| Operand { fact: &o.fact, constant: o.constant }))
-                .collect();
+            let given: Vec<Option<Operand<'_>>> =
+                operands.iter().map(|o| o.as_ref().map(|o| Operand { fact: &o.fact, constant: o.constant })).collect();
             // A kernel of the definition's own picks elements, which one instruction need not do by multiplying.
             let picks = matches!(op, Op::Conv(_)) && operands.get(1).is_some_and(|w| w.as_ref().is_some_and(|w| w.own));
             // Parts of a split count one by one, as the slices they are.
