@@ -25,7 +25,7 @@ pub use plain::{casts, concats, identities, neutral, relus};
 pub use pooling::{
     normalised_product, pad_max_pool, pointwise_and_average, pooled_activation, resize_conv, transposed,
 };
-pub use shape::{computed_reshape, pads, slices, transpose, transpose_of_ones, transposes, view, views};
+pub use shape::{computed_reshape, gathers, pads, slices, transpose, transpose_of_ones, transposes, view, views};
 pub use siblings::slice_of_siblings;
 pub use systems::{do_conv, ghost, self_calibrated, slice_of_concat};
 

@@ -68,6 +68,7 @@ subjects! {
     transpose_transpose: "transpose-transpose" Field random::transposes;
     transpose_as_view: "transpose-as-view" Field random::transpose_of_ones;
     slice_all: "slice-all" Field random::slices;
+    gather_as_view: "gather-as-view" Field random::gathers;
     pad_none: "pad-none" Field random::pads;
     bn_as_conv: "bn-as-conv" Field random::batch_norm, rounding &["scale-is-sane"];
     scale_as_conv: "scale-as-conv" Field |r| random::per_channel(r, &["Mul", "Div"]), rounding &["finite-scale"];

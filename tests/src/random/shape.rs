@@ -206,6 +206,37 @@ pub fn slices(rng: &mut Rng) -> String {
     t.finish(&y)
 }
 
+/// A Gather that takes all in order, or nearly.
+#[must_use]
+pub fn gathers(rng: &mut Rng) -> String {
+    let dtype = dtype(rng);
+    let mut t = Text::new(rng, dtype);
+    let (x, shape) = tensor(rng, &mut t, 1);
+    let rank = shape.len() as i64;
+    let axis = rng.range(0, rank - 1);
+    let n = fixed(&shape[axis as usize]);
+    let mut indices: Vec<i64> = (0..n).map(|i| if rng.chance(20) { i - n } else { i }).collect();
+    match rng.range(0, 7) {
+        0 => indices.reverse(),
+        1 => indices.push(0),
+        2 => {
+            indices.pop();
+        }
+        3 if n > 1 => indices.swap(0, 1),
+        _ => {}
+    }
+    let count = indices.len() as i64;
+    let indices_shape = match rng.range(0, 4) {
+        0 if count == 1 => vec![],
+        1 => vec![1, count],
+        2 if count % 2 == 0 => vec![2, count / 2],
+        _ => vec![count],
+    };
+    let i = t.constant_of("i64", &indices_shape, &format!("{indices:?}"));
+    let y = t.op("Gather", &[&x, &i], &format!("axis={}", rng.pick(&[axis, axis - rank])));
+    t.finish(&y)
+}
+
 /// A Pad that adds nothing, or whose pads cancel.
 #[must_use]
 pub fn pads(rng: &mut Rng) -> String {

@@ -7,6 +7,7 @@ use convc_runtime::{
 
 use super::{
     affine::equal_shapes,
+    parts::from_front,
     weights::{ints, reshape},
 };
 use crate::rewrite::{
@@ -261,6 +262,46 @@ pub const SLICE_ALL: Rule = Rule {
     },
 };
 
+const IN_ORDER: Condition =
+    Condition { name: "all-in-order", text: "the indices are those of all elements along the axis, in their order" };
+
+/// `gather(x, 0 1 2 ..)  =>  reshape(x, shape)`
+///
+/// Sound bit for bit: the elements keep their order.
+/// Requires: every index along the axis once, in order, whatever the shape of the indices: of an axis of size 1 the 0.
+/// Exactness: bitwise.
+/// Pays: a copy becomes a view, which joins its neighbours.
+pub const GATHER_AS_VIEW: Rule = Rule {
+    name: "gather-as-view",
+    equation: "gather(x, 0 1 2 ..) => reshape(x, shape)",
+    conditions: &[IN_ORDER, STATIC_SHAPE],
+    exactness: Exactness::Bitwise,
+    pays: "a copy becomes a view",
+    phase: Phase::Normalise,
+    roots: &["Gather"],
+    search: |cx, class, app| {
+        let (Op::Gather(g), Some(x), Some(i)) = (app.op, app.operand(0), app.operand(1)) else { return };
+        let view = cx.view;
+        let (Some(fact), Some(indices)) = (view.fact(x), view.fact(i).and_then(convc_runtime::Fact::i64s)) else {
+            return;
+        };
+        let Some(axis) = from_front(g.axis, fact.rank()) else { return };
+        let verdict = match fact.shape[axis].as_fixed() {
+            None => Verdict::Unknown(format!("the size of axis {axis} is open")),
+            Some(n) => {
+                let all = indices.len() as i64 == n
+                    && (0..).zip(&indices).all(|(at, &v)| if v < 0 { v + n == at } else { v == at });
+                Verdict::from_answer(Some(all), || format!("indices {indices:?} of {n} elements"))
+            }
+        };
+        if cx.require(IN_ORDER.name, verdict)
+            && let Some(operand) = static_shape(cx, x, class)
+        {
+            cx.rewrite(Expr::of(app), reshape(x.into(), &operand));
+        }
+    },
+};
+
 const NO_PADS: Condition = Condition { name: "no-pads", text: "all pads are known and 0" };
 
 /// `pad(x, 0)  =>  x`
@@ -299,5 +340,6 @@ pub const RULES: &[&Rule] = &[
     &TRANSPOSE_TRANSPOSE,
     &TRANSPOSE_AS_VIEW,
     &SLICE_ALL,
+    &GATHER_AS_VIEW,
     &PAD_NONE,
 ];
