@@ -1,5 +1,6 @@
 //! Random graphs in text form, each from the left side of a rule: shapes that satisfy its conditions and shapes that just fail to.
 
+mod attention;
 mod border;
 mod channels;
 mod conv;
@@ -13,6 +14,7 @@ mod systems;
 
 use std::fmt::Write;
 
+pub use attention::attention;
 pub use border::filled_border;
 pub use channels::{
     blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps,

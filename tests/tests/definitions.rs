@@ -43,19 +43,17 @@ fn definitions_are_recognised() {
             let with = |dialect| Options { dialect, only: only.clone(), ..Options::default() };
             let written = rewrite(kept.graph.clone(), &with(Dialect::Onnx)).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(systems(&written.graph), [], "{name}: not written out: {:?}", written.kept);
-            if *only == own {
-                let steps: BTreeSet<&str> = written.steps.iter().map(|s| s.rule.as_str()).collect();
-                assert!(
-                    steps.iter().any(|r| recognises(r)),
-                    "{name}: its rule does not know the definition: {steps:?}"
-                );
-            }
-            if let Err(e) = agree::<f64>(&kept.graph, &written.graph, 1, 1e-9) {
-                panic!("{name}: the definition computes something else: {e}");
+            match agree::<f64>(&kept.graph, &written.graph, 1, 1e-9) {
+                Ok(0) => panic!("{name}: it runs on none of the sizes tried"),
+                Ok(_) => {}
+                Err(e) => panic!("{name}: the definition computes something else: {e}"),
             }
             let again = rewrite(written.graph, &with(Dialect::Convc)).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(systems(&again.graph), found, "{name}: with rules {only:?}");
         }
     }
-    assert!(tried.is_superset(&BTreeSet::from(["ghost-module", "sc-conv"].map(str::to_owned))), "{tried:?}");
+    assert!(
+        tried.is_superset(&BTreeSet::from(["ghost-module", "sc-conv", "split-attention"].map(str::to_owned))),
+        "{tried:?}"
+    );
 }

@@ -86,6 +86,7 @@ subjects! {
     bn_into_product: "bn-into-product" Field random::normalised_product, rounding &["scale-is-sane"];
     avgpool_as_conv: "avgpool-as-conv" Float random::average_pool;
     conv_compose: "conv-compose" Field random::chain;
+    split_attention: "split-attention" Float random::attention;
     branch_add: "branch-add" Field random::branches;
     slice_out: "slice-out" Field random::slice_of_conv;
     slice_in: "slice-in" Field random::conv_of_channels;

@@ -3,7 +3,7 @@
 use crate::{
     Dim, Fact, OpError, Tensor, attributes,
     ops::{
-        InferCx, Operator, RunCx, Softmax, Split, Transpose,
+        InferCx, Operator, RunCx, Softmax, Split, Transpose, Variadic,
         binary::BinaryKind,
         compose::{Compose, Composer, convolution, evaluate},
         do_conv::check_group,
@@ -12,6 +12,7 @@ use crate::{
         planes::{output_shapes, shape_error},
         softmax::SoftmaxKind,
         unary::UnaryKind,
+        variadic::VariadicKind,
     },
 };
 
@@ -50,10 +51,11 @@ impl SplitAttention {
         convolution(&vec![1; n], &vec![0; 2 * n], &vec![1; n], self.cardinality)
     }
 
-    /// Defines the operator by others.
+    /// Defines the operator by others. Means of sums are sums of means, so that with one cardinal group the squeeze takes the
+    /// means of all parts at once; and a softmax of two is a sigmoid of their difference.
     ///
     /// # Errors
-    /// If an operand is missing, or the sizes of w are not known.
+    /// If an operand is missing, or the sizes of w, or with two parts those of w2, are not known.
     pub fn compose<C: Composer>(&self, c: &mut C, operands: &[Option<C::Value>]) -> Result<C::Value, C::Error> {
         let (x, w) = (C::given(operands, 0, "X")?, C::given(operands, 1, "W")?);
         let (w1, w2) = (C::given(operands, 3, "W1")?, C::given(operands, 5, "W2")?);
@@ -64,15 +66,24 @@ impl SplitAttention {
         let (all, spatial) = (sizes.at(0)?, sizes.spatial());
         let u = c.conv(self.convolution(), &x, &w, at(2))?;
         let u = self.activation.apply(c, u)?;
-        let parts = |c: &mut C, v: C::Value| match self.radix {
-            1 => Ok(vec![v]),
-            n => c.apply(Split { axis: 1, num_outputs: n }.into(), vec![Some(v)], usize::try_from(n).unwrap_or(1)),
+        let s = c.global_average(&u)?;
+        let h = if self.cardinality == 1 {
+            let parts = usize::try_from(self.radix).unwrap_or(1);
+            let w1 = if parts == 1 { w1 } else { c.concat(&vec![w1; parts], 1)? };
+            c.conv(self.pointwise(), &s, &w1, at(4))?
+        } else {
+            let s = if self.radix == 1 {
+                s
+            } else {
+                let s = c.reshape(&s, &with_ones(&[0, self.radix, all / self.radix], spatial))?;
+                c.sum_along(&s, 1)?
+            };
+            c.conv(self.pointwise(), &s, &w1, at(4))?
         };
-        let us = parts(c, u)?;
-        let sum = c.sum(&us)?;
-        let s = c.global_average(&sum)?;
-        let h = c.conv(self.pointwise(), &s, &w1, at(4))?;
         let h = c.unary(UnaryKind::Relu, &h)?;
+        if self.radix == 2 {
+            return self.weigh_two(c, &u, &h, &w2, at(6));
+        }
         let a = c.conv(self.pointwise(), &h, &w2, at(6))?;
         let a = if self.radix == 1 {
             c.unary(UnaryKind::Sigmoid, &a)?
@@ -81,15 +92,75 @@ impl SplitAttention {
             let a = c.reshape(&a, &[0, self.cardinality, self.radix, width])?;
             let a = c.one(Transpose { perm: vec![0, 2, 1, 3] }, vec![Some(a)])?;
             let a = c.one(Softmax { kind: SoftmaxKind::Softmax, axis: 1, flatten: false }, vec![Some(a)])?;
-            c.reshape(&a, &[&[0, all], vec![1; spatial].as_slice()].concat())?
+            c.reshape(&a, &with_ones(&[0, all], spatial))?
         };
-        let weights = parts(c, a)?;
-        let mut terms = Vec::new();
-        for (u, a) in us.iter().zip(&weights) {
-            terms.push(c.binary(BinaryKind::Mul, u, a)?);
+        let y = c.binary(BinaryKind::Mul, &u, &a)?;
+        let parts: Vec<Option<C::Value>> = self.parts(c, y)?.into_iter().map(Some).collect();
+        if self.radix == 1 {
+            return C::given(&parts, 0, "Y");
         }
-        c.sum(&terms)
+        c.one(Variadic { kind: VariadicKind::Sum }, parts)
     }
+
+    /// The parts of a value's channels.
+    fn parts<C: Composer>(&self, c: &mut C, v: C::Value) -> Result<Vec<C::Value>, C::Error> {
+        match self.radix {
+            1 => Ok(vec![v]),
+            n => c.apply(Split { axis: 1, num_outputs: n }.into(), vec![Some(v)], usize::try_from(n).unwrap_or(1)),
+        }
+    }
+
+    /// `sigmoid(a_0 - a_1) * u_0 + sigmoid(a_1 - a_0) * u_1`, the differences taken of the excitation's weights.
+    fn weigh_two<C: Composer>(
+        &self,
+        c: &mut C,
+        u: &C::Value,
+        h: &C::Value,
+        w2: &C::Value,
+        b2: Option<&C::Value>,
+    ) -> Result<C::Value, C::Error> {
+        let sizes = c.sizes(w2, "W2")?;
+        let (all, inputs, spatial) = (sizes.at(0)?, sizes.at(1)?, sizes.spatial());
+        let difference = |c: &mut C, v: &C::Value, inner: &[i64]| -> Result<(C::Value, C::Value), C::Error> {
+            let shape = [&[self.cardinality, 2, all / 2 / self.cardinality], inner].concat();
+            let v = c.reshape(v, &shape)?;
+            let v: Vec<Option<C::Value>> = self.parts(c, v)?.into_iter().map(Some).collect();
+            let (first, second) = (C::given(&v, 0, "part")?, C::given(&v, 1, "part")?);
+            Ok((c.binary(BinaryKind::Sub, &first, &second)?, c.binary(BinaryKind::Sub, &second, &first)?))
+        };
+        let kernels = difference(c, w2, &[inputs])?;
+        let biases = b2.map(|b| difference(c, b, &[])).transpose()?;
+        if self.cardinality == 1 {
+            let kernel = c.concat(&[kernels.0, kernels.1], 1)?;
+            let kernel = c.reshape(&kernel, &with_ones(&[all, inputs], spatial))?;
+            let bias = match biases {
+                Some((p, n)) => {
+                    let both = c.concat(&[p, n], 1)?;
+                    Some(c.reshape(&both, &[all])?)
+                }
+                None => None,
+            };
+            let a = c.conv(self.pointwise(), h, &kernel, bias.as_ref())?;
+            let a = c.unary(UnaryKind::Sigmoid, &a)?;
+            let y = c.binary(BinaryKind::Mul, u, &a)?;
+            let parts = self.parts(c, y)?;
+            return c.sum(&parts);
+        }
+        let kernel = c.reshape(&kernels.0, &with_ones(&[all / 2, inputs], spatial))?;
+        let bias = biases.map(|b| c.reshape(&b.0, &[all / 2])).transpose()?;
+        let a = c.conv(self.pointwise(), h, &kernel, bias.as_ref())?;
+        let a = c.unary(UnaryKind::Sigmoid, &a)?;
+        let parts: Vec<Option<C::Value>> = self.parts(c, u.clone())?.into_iter().map(Some).collect();
+        let (first, second) = (C::given(&parts, 0, "part")?, C::given(&parts, 1, "part")?);
+        let difference = c.binary(BinaryKind::Sub, &first, &second)?;
+        let weighed = c.binary(BinaryKind::Mul, &a, &difference)?;
+        c.binary(BinaryKind::Add, &second, &weighed)
+    }
+}
+
+/// A shape with sizes of 1 behind it.
+fn with_ones(lead: &[i64], ones: usize) -> Vec<i64> {
+    [lead, vec![1; ones].as_slice()].concat()
 }
 
 impl Operator for SplitAttention {

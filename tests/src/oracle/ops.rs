@@ -7,7 +7,7 @@ use convc_runtime::{
     window::AutoPad,
 };
 
-use super::{Array, Elements, indices, offset, systems};
+use super::{Array, Elements, gates, indices, offset, systems};
 
 pub(super) type Operands<'a, S> = [Option<&'a Array<S>>];
 
@@ -24,6 +24,9 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
             systems::do_conv(op, x, need(operands, 1)?, need(operands, 2)?, operands.get(3).copied().flatten())
         }
         Op::Involution(op) => systems::involution(op, x, need(operands, 1)?),
+        Op::GhostModule(op) => gates::ghost_module(op, operands),
+        Op::SCConv(op) => gates::sc_conv(op, operands),
+        Op::SplitAttention(op) => gates::split_attention(op, operands),
         Op::AveragePool(op) => average_pool(op, x),
         Op::BatchNormalization(op) => batch_norm(f64::from(op.epsilon), operands),
         Op::Binary(op) => binary(op.kind, x, need(operands, 1)?),

@@ -57,6 +57,7 @@ pub fn all() -> Vec<&'static Rule> {
         involution::RULES,
         systems::ghost::RULES,
         systems::sc_conv::RULES,
+        systems::attention::RULES,
         sibling::RULES,
     ]
     .concat()

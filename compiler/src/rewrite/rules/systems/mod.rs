@@ -1,5 +1,6 @@
 //! The convolution systems of domain `ai.convc`: their operators found in what models spell out, and what becomes of them.
 
+pub mod attention;
 pub mod do_conv;
 pub mod ghost;
 pub mod sc_conv;
