@@ -1,7 +1,7 @@
 //! [`Graph`]: nodes with ordered operands over a private petgraph.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
 };
@@ -420,7 +420,7 @@ impl Graph {
     /// Deterministic. A node on a cycle is left out.
     #[must_use]
     pub fn topological(&self) -> Vec<NodeId> {
-        let mut waiting: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut waiting: HashMap<NodeId, usize> = HashMap::new();
         let mut ready: BTreeSet<(u32, NodeId)> = BTreeSet::new();
         for id in self.nodes() {
             let sources = self.graph.edges_directed(Self::index(id), Direction::Incoming).count();
@@ -519,9 +519,10 @@ impl Graph {
             self.unlink(id);
         }
         for &id in &dead {
-            self.names.retain(|v, _| v.node != id);
             self.graph.remove_node(Self::index(id));
         }
+        let gone: BTreeSet<NodeId> = dead.iter().copied().collect();
+        self.names.retain(|v, _| !gone.contains(&v.node));
         dead
     }
 

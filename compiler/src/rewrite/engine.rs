@@ -1,7 +1,7 @@
 //! [`Engine`]: the graph under rewriting, its terms, and the record of what was done.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -9,7 +9,7 @@ use convc_runtime::Op;
 
 use super::{
     RewriteError,
-    terms::{Head, TermId, Terms},
+    terms::{Head, OpId, TermId, Terms},
 };
 use crate::ir::{Graph, Kind, NodeId, Origin, Value};
 
@@ -56,6 +56,8 @@ pub struct Engine {
     value_of: BTreeMap<TermId, Value>,
     /// The terms of constant nodes, which never change: a term is found by a hash over all bytes.
     constants: BTreeMap<NodeId, TermId>,
+    /// The numbers of the nodes' operators, which never change either.
+    op_ids: HashMap<NodeId, OpId>,
     /// The operators of the nodes as read, by the origin that names them.
     operators: BTreeMap<Origin, String>,
 }
@@ -72,6 +74,7 @@ impl Engine {
             term_of: BTreeMap::new(),
             value_of: BTreeMap::new(),
             constants: BTreeMap::new(),
+            op_ids: HashMap::new(),
             operators: BTreeMap::new(),
         };
         for id in engine.graph.nodes() {
@@ -108,10 +111,10 @@ impl Engine {
             let fact = self.graph.fact(v).cloned();
             let term = match &node.kind {
                 Kind::Op(op) if outputs == 1 => {
-                    let op = op.clone();
+                    let number = *self.op_ids.entry(id).or_insert_with(|| self.terms.op_id(op));
                     let operands: Vec<Option<TermId>> =
                         node.operands().iter().map(|o| o.map(|o| self.term_of[&o])).collect();
-                    self.terms.apply(&op, operands, fact.as_ref())
+                    self.terms.apply_numbered(op, number, operands, fact.as_ref())
                 }
                 Kind::Constant(c) => *self.constants.entry(id).or_insert_with(|| self.terms.constant(c)),
                 kind => {

@@ -302,7 +302,6 @@ fn surface(engine: &mut Engine, region: &Region) -> Option<Surface> {
     if roots.is_empty() || region.nodes.iter().any(|n| !engine.graph.contains(*n)) {
         return None;
     }
-    engine.refresh();
     let root_terms: Vec<TermId> = roots.iter().map(|v| engine.term(*v)).collect();
     let inside: BTreeSet<TermId> = region.nodes.iter().map(|n| engine.term(Value { node: *n, port: 0 })).collect();
     let leaves: BTreeSet<TermId> = inside
@@ -395,7 +394,6 @@ fn explore(
             engine.replace(*root, end)?;
         }
     }
-    engine.graph.remove_dead();
     Ok(Some(report))
 }
 

@@ -1,5 +1,7 @@
 //! The phases: in what order folding, normalising, exploring and recognising take turns.
 
+use std::collections::BTreeSet;
+
 use super::{
     Fp, Options, RegionReport, RewriteError, SMALL_GROWTH,
     engine::Engine,
@@ -9,7 +11,7 @@ use super::{
     rule::{Phase, Rule},
     rules,
 };
-use crate::ir::{Kind, NodeId};
+use crate::ir::{Kind, NodeId, Value};
 
 /// The rules of each phase, and what they have done so far.
 pub(super) struct Work<'a> {
@@ -21,7 +23,12 @@ pub(super) struct Work<'a> {
     made: usize,
     pub(super) reports: Vec<RegionReport>,
     pub(super) ill_typed: Vec<String>,
+    /// Regions in which exploring with all rules found nothing.
+    at_rest: BTreeSet<Content>,
 }
+
+/// The operators of a region, and what they work on.
+type Content = Vec<(NodeId, Vec<Option<Value>>)>;
 
 impl<'a> Work<'a> {
     pub(super) fn new(engine: &Engine, rules: &[&'static Rule], options: &'a Options) -> Work<'a> {
@@ -40,6 +47,7 @@ impl<'a> Work<'a> {
             made: 0,
             reports: Vec::new(),
             ill_typed: Vec::new(),
+            at_rest: BTreeSet::new(),
         }
     }
 
@@ -51,7 +59,7 @@ impl<'a> Work<'a> {
             let before = self.made;
             self.made += settle(engine, &self.normalising, options, self.made)?;
             let exploring = self.exploring.clone();
-            self.explore_all(engine, &exploring)?;
+            self.explore_all(engine, &exploring, true)?;
             self.made += settle(engine, &self.normalising, options, self.made)?;
             if self.made == before {
                 self.recognise(engine)?;
@@ -63,16 +71,24 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Explores every region with these rules.
-    fn explore_all(&mut self, engine: &mut Engine, rules: &[&'static Rule]) -> Result<(), RewriteError> {
+    /// Explores every region with these rules; if all of them are, but for regions in which that found nothing before.
+    fn explore_all(&mut self, engine: &mut Engine, rules: &[&'static Rule], all: bool) -> Result<(), RewriteError> {
         for region in region::regions(engine, self.options.region_cap) {
             if self.made >= self.options.max_rewrites {
                 break;
+            }
+            let content: Content =
+                region.nodes.iter().map(|id| (*id, engine.graph.node(*id).operands().to_vec())).collect();
+            if all && self.at_rest.contains(&content) {
+                continue;
             }
             let number = self.reports.len();
             let (options, budget, ill_typed) = (self.options, &mut self.budget, &mut self.ill_typed);
             if let Some(report) = explore(engine, &region, number, rules, options, budget, ill_typed)? {
                 self.made += usize::from(report.changed);
+                if all && !report.changed {
+                    self.at_rest.insert(content);
+                }
                 self.reports.push(report);
             }
         }
@@ -101,7 +117,7 @@ impl<'a> Work<'a> {
         let folding: Vec<&'static Rule> = self.exploring.iter().copied().filter(|r| rules::folds(r)).collect();
         let mut trial = engine.clone();
         let before = (self.made, self.budget, self.reports.len(), self.ill_typed.len());
-        self.explore_all(&mut trial, &folding)?;
+        self.explore_all(&mut trial, &folding, false)?;
         self.made += settle(&mut trial, &self.normalising, self.options, self.made)?;
         if self.recognise(&mut trial)? > 0 {
             *engine = trial;

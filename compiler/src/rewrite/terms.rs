@@ -2,7 +2,7 @@
 //! equal terms are one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, BinaryHeap, HashMap},
     fmt,
     sync::Arc,
 };
@@ -67,14 +67,47 @@ pub struct Term {
 enum Key {
     Value(Arc<str>),
     Constant(String),
-    Op(String, Vec<Option<TermId>>),
+    Op(OpId, Vec<Option<TermId>>),
+}
+
+/// An operator with its attributes, by the number that a [`Terms`] gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct OpId(u32);
+
+const A: u8 = 1;
+const B: u8 = 2;
+
+/// A walk down from two terms, the latest terms first.
+struct Apart<'a> {
+    terms: &'a Terms,
+    /// From which of them each term is reached.
+    sides: HashMap<TermId, u8>,
+    waiting: BinaryHeap<TermId>,
+    /// How many terms that are no leaves wait and belong to one side so far.
+    open: usize,
+}
+
+impl Apart<'_> {
+    fn reach(&mut self, t: TermId, side: u8) {
+        let leaf = self.terms.get(t).operands.is_empty();
+        let of = self.sides.entry(t).or_insert(0);
+        let old = *of;
+        *of |= side;
+        let counts = |sides: u8| usize::from(!leaf && (sides == A || sides == B));
+        self.open = self.open + counts(*of) - counts(old);
+        if old == 0 {
+            self.waiting.push(t);
+        }
+    }
 }
 
 /// A table of terms.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
     terms: Vec<Term>,
-    index: BTreeMap<Key, TermId>,
+    index: HashMap<Key, TermId>,
+    /// The numbers of operators, by their [`op_key`].
+    ops: HashMap<String, OpId>,
 }
 
 /// An operator and its attributes as text: equal exactly for equal operators.
@@ -218,12 +251,30 @@ impl Terms {
     /// The term of an operator on terms, if it is in the table.
     #[must_use]
     pub fn find_apply(&self, op: &Op, operands: Vec<Option<TermId>>) -> Option<TermId> {
-        self.index.get(&Key::Op(op_key(op), operands)).copied()
+        self.index.get(&Key::Op(*self.ops.get(&op_key(op))?, operands)).copied()
     }
 
     /// The term of an operator on terms; its fact follows from theirs, or is `fact` where it does not.
     pub fn apply(&mut self, op: &Op, operands: Vec<Option<TermId>>, fact: Option<&Fact>) -> TermId {
-        let key = Key::Op(op_key(op), operands.clone());
+        let number = self.op_id(op);
+        self.apply_numbered(op, number, operands, fact)
+    }
+
+    /// The number of an operator.
+    pub(crate) fn op_id(&mut self, op: &Op) -> OpId {
+        let next = OpId(u32::try_from(self.ops.len()).unwrap_or(u32::MAX));
+        *self.ops.entry(op_key(op)).or_insert(next)
+    }
+
+    /// [`Terms::apply`] for an operator whose number is known.
+    pub(crate) fn apply_numbered(
+        &mut self,
+        op: &Op,
+        number: OpId,
+        operands: Vec<Option<TermId>>,
+        fact: Option<&Fact>,
+    ) -> TermId {
+        let key = Key::Op(number, operands.clone());
         if let Some(&id) = self.index.get(&key) {
             return id;
         }
@@ -307,15 +358,37 @@ impl Terms {
     }
 
     /// Hands origins on over a rewrite of `lhs` to `rhs`: each new term goes back to what the left side has and the right
-    /// side has not.
+    /// side has not. Constants of a rule's own, such as shapes, go back to nothing: many rewrites share them.
     pub fn derive_origins(&mut self, lhs: TermId, rhs: TermId) {
-        let kept = self.reachable(rhs, &BTreeSet::new());
-        let gone = self.reachable(lhs, &kept);
-        let before = self.reachable(lhs, &BTreeSet::new());
+        let (gone, come) = self.apart(lhs, rhs);
         let origins: BTreeSet<Origin> = gone.iter().chain([&lhs]).flat_map(|t| self.get(*t).origins.clone()).collect();
-        for id in self.reachable(rhs, &before) {
+        let own = |t: &TermId| *t != rhs && matches!(self.get(*t).head, Head::Constant(_));
+        for id in come.into_iter().filter(|t| !own(t)).collect::<Vec<_>>() {
             self.add_origins(id, origins.iter().cloned());
         }
+    }
+
+    /// The terms that `a` is made of and `b` is not, and the other way round. Nothing below the terms where both sides meet is
+    /// looked into, so a leaf that is also used there counts as apart.
+    fn apart(&self, a: TermId, b: TermId) -> (Vec<TermId>, Vec<TermId>) {
+        let mut walk = Apart { terms: self, sides: HashMap::new(), waiting: BinaryHeap::new(), open: 0 };
+        walk.reach(a, A);
+        walk.reach(b, B);
+        let (mut only_a, mut only_b) = (Vec::new(), Vec::new());
+        // Terms are numbered behind their operands: once one comes up, all that use it have been.
+        while let Some(t) = walk.waiting.pop() {
+            let side = walk.sides[&t];
+            match side {
+                A => only_a.push(t),
+                B => only_b.push(t),
+                _ if walk.open == 0 => continue,
+                _ => {}
+            }
+            let operands = &self.get(t).operands;
+            walk.open -= usize::from(side != A | B && !operands.is_empty());
+            operands.iter().flatten().for_each(|o| walk.reach(*o, side));
+        }
+        (only_a, only_b)
     }
 }
 
