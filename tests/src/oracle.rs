@@ -5,6 +5,7 @@ mod channels;
 mod gates;
 mod maps;
 mod ops;
+mod products;
 mod reduce;
 mod systems;
 

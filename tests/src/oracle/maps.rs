@@ -85,21 +85,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
             }
             Ok(Array::real(x.shape.clone(), data))
         }
-        Op::MatMul(_) => {
-            let b = need(operands, 1)?;
-            let (k, n) = (b.shape[0], b.shape[1]);
-            let shape: Vec<i64> = x.shape[..x.shape.len() - 1].iter().copied().chain([n]).collect();
-            if b.shape.len() != 2 || x.shape.last() != Some(&k) {
-                return Err(format!("{:?} times {:?}", x.shape, b.shape));
-            }
-            let at = |i: &Vec<i64>| {
-                let (row, column) = i.split_at(i.len() - 1);
-                let row = |k: i64| -> Vec<i64> { row.iter().copied().chain([k]).collect() };
-                (0..k).fold(S::ZERO, |sum, k| sum.add(x.at(&row(k)).mul(b.at(&[k, column[0]]))))
-            };
-            let data = indices(&shape).iter().map(at).collect();
-            Ok(Array::real(shape, data))
-        }
+        Op::MatMul(_) | Op::Einsum(_) => super::products::apply(op, operands),
         Op::Gemm(op) => gemm(op, operands),
         other => super::reduce::apply(other, operands),
     }

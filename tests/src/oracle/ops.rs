@@ -27,6 +27,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
         Op::GhostModule(op) => gates::ghost_module(op, operands),
         Op::SCConv(op) => gates::sc_conv(op, operands),
         Op::SplitAttention(op) => gates::split_attention(op, operands),
+        Op::MixedConv(op) => systems::mixed_conv(op, operands),
         Op::AveragePool(op) => average_pool(op, x),
         Op::BatchNormalization(op) => batch_norm(f64::from(op.epsilon), operands),
         Op::Binary(op) => binary(op.kind, x, need(operands, 1)?),

@@ -1,12 +1,12 @@
 //! Formulas of the operators of domain `ai.convc`.
 
 use convc_runtime::{
-    ops::{Conv, DOConv, Involution},
+    ops::{Conv, DOConv, Involution, MixedConv},
     scalar::Scalar,
     window::AutoPad,
 };
 
-use super::{Array, indices};
+use super::{Array, indices, ops::Operands, ops::need};
 
 /// The kernel by the paper's formula, and one convolution.
 pub(super) fn do_conv<S: Scalar>(
@@ -72,4 +72,56 @@ pub(super) fn involution<S: Scalar>(op: &Involution, x: &Array<S>, ker: &Array<S
     };
     let data = indices(&shape).iter().map(at).collect();
     Ok(Array::real(shape, data))
+}
+
+/// `y[n] = conv(x[n], sum over e of r[n, e] W[e], sum over e of r[n, e] B[e], or B)`, sample by sample.
+pub(super) fn mixed_conv<S: Scalar>(op: &MixedConv, operands: &Operands<'_, S>) -> Result<Array<S>, String> {
+    let (x, r, w) = (need(operands, 0)?, need(operands, 1)?, need(operands, 2)?);
+    let b = operands.get(3).copied().flatten();
+    let (n, experts) = (x.shape[0], w.shape[0]);
+    if r.shape != [n, experts] {
+        return Err(format!("{:?} coefficients of {n} samples and {experts} experts", r.shape));
+    }
+    let mixed = |of: &Array<S>, sample: i64| {
+        let shape = of.shape[1..].to_vec();
+        let at = |i: &Vec<i64>| {
+            let place = |e: i64| -> Vec<i64> { [e].into_iter().chain(i.iter().copied()).collect() };
+            (0..experts).fold(S::ZERO, |sum, e| sum.add(r.at(&[sample, e]).mul(of.at(&place(e)))))
+        };
+        let data = indices(&shape).iter().map(at).collect();
+        Array::real(shape, data)
+    };
+    let conv = Conv {
+        strides: op.strides.clone(),
+        pads: op.pads.clone(),
+        dilations: op.dilations.clone(),
+        group: op.group,
+        auto_pad: AutoPad::NotSet,
+    };
+    let one = [1].into_iter().chain(x.shape[1..].iter().copied()).collect::<Vec<i64>>();
+    let (mut data, mut shape) = (Vec::new(), None);
+    // An empty batch has the sizes of a sample of zeros.
+    for sample in 0..n.max(1) {
+        let at = |i: &Vec<i64>| {
+            let from: Vec<i64> = [sample].into_iter().chain(i[1..].iter().copied()).collect();
+            if n == 0 { S::ZERO } else { x.at(&from) }
+        };
+        let part = Array::real(one.clone(), indices(&one).iter().map(at).collect());
+        let sum = |of: &Array<S>| {
+            if n == 0 { Array::real(of.shape[1..].to_vec(), zeros(&of.shape[1..])) } else { mixed(of, sample) }
+        };
+        let bias = b.map(|b| if b.shape.len() == 2 { sum(b) } else { b.clone() });
+        let y = super::ops::conv(&conv, &part, &sum(w), bias.as_ref())?;
+        if n > 0 {
+            data.extend_from_slice(y.reals());
+        }
+        shape = Some(y.shape);
+    }
+    let mut shape = shape.ok_or("no sample")?;
+    shape[0] = n;
+    Ok(Array::real(shape, data))
+}
+
+fn zeros<S: Scalar>(shape: &[i64]) -> Vec<S> {
+    indices(shape).iter().map(|_| S::ZERO).collect()
 }
