@@ -5,7 +5,7 @@ use crate::{
     Data, Dim, Element, Fact, OpError, Tensor, attribute_enum,
     attrs::{self, AttrValue, Attrs},
     ops::{
-        Gather, InferCx, Operator, RunCx,
+        Expand, Gather, InferCx, Operator, RunCx, Slice,
         binary::BinaryKind,
         compose::{Compose, Composer, convolution},
         do_conv::check_group,
@@ -59,32 +59,37 @@ impl MixedConv {
         let [experts, o, per_group, kernel @ ..] = shape.as_slice() else {
             return Err(shape_error(&sizes.fact, 2, "W", "[E, O, C/group, K..] is needed".into()).into());
         };
-        let (mixed, shared) = match &b {
-            Some(b) if c.sizes(b, "B")?.fact.rank() == 2 => (Some(b), None),
-            shared => (None, shared.as_ref()),
+        let mixed = match &b {
+            Some(b) => c.sizes(b, "B")?.fact.rank() == 2,
+            None => false,
         };
         let ones = vec![1; kernel.len()];
-        let y = match c.sizes(&x, "X")?.at(0) {
+        match c.sizes(&x, "X")?.at(0) {
             Ok(n @ 1..) => {
                 let taps: i64 = kernel.iter().product();
                 let flat = c.reshape(&w, &[*experts, o * per_group * taps])?;
                 let flat = c.matmul(&r, &flat)?;
                 let kernels = c.reshape(&flat, &[&[n * o, *per_group], kernel].concat())?;
-                let bias = match mixed {
-                    Some(b) => {
+                let bias = match &b {
+                    Some(b) if mixed => {
                         let b = c.matmul(&r, b)?;
                         Some(c.reshape(&b, &[n * o])?)
                     }
-                    None => None,
+                    Some(b) if n > 1 => {
+                        let each = c.ints(&[n, *o])?;
+                        let b = c.one(Expand {}, vec![Some(b.clone()), Some(each)])?;
+                        Some(c.reshape(&b, &[n * o])?)
+                    }
+                    b => b.clone(),
                 };
                 let kept = vec![0; kernel.len()];
                 let conv = convolution(&self.strides, &self.pads, &self.dilations, self.group * n);
                 if n == 1 {
-                    c.conv(conv, &x, &kernels, bias.as_ref())?
+                    c.conv(conv, &x, &kernels, bias.as_ref())
                 } else {
                     let folded = c.reshape(&x, &[&[1, n * per_group * self.group], kept.as_slice()].concat())?;
                     let y = c.conv(conv, &folded, &kernels, bias.as_ref())?;
-                    c.reshape(&y, &[&[n, *o], kept.as_slice()].concat())?
+                    c.reshape(&y, &[&[n, *o], kept.as_slice()].concat())
                 }
             }
             _ => {
@@ -94,21 +99,25 @@ impl MixedConv {
                 for e in 0..*experts {
                     let index = c.constant(Tensor::scalar(e))?;
                     let w = c.one(Gather { axis: 0 }, vec![Some(w.clone()), Some(index.clone())])?;
-                    let b = match mixed {
-                        Some(b) => Some(c.one(Gather { axis: 0 }, vec![Some(b.clone()), Some(index)])?),
-                        None => None,
+                    let b = match &b {
+                        Some(b) if mixed => Some(c.one(Gather { axis: 0 }, vec![Some(b.clone()), Some(index)])?),
+                        _ => None,
                     };
                     let y = c.conv(conv.clone(), &x, &w, b.as_ref())?;
-                    let column = c.ints(&[e])?;
-                    let r = c.one(Gather { axis: 1 }, vec![Some(r.clone()), Some(column)])?;
+                    let bounds = [c.ints(&[e])?, c.ints(&[e + 1])?, c.ints(&[1])?];
+                    let r = c.one(Slice {}, [r.clone()].into_iter().chain(bounds).map(Some).collect())?;
                     terms.push(c.binary(BinaryKind::Mul, &y, &r)?);
                 }
-                c.sum(&terms)?
+                let y = c.sum(&terms)?;
+                match b.filter(|_| !mixed) {
+                    Some(b) => {
+                        let b = c.reshape(&b, &[&[1, *o], ones.as_slice()].concat())?;
+                        c.binary(BinaryKind::Add, &y, &b)
+                    }
+                    None => Ok(y),
+                }
             }
-        };
-        let Some(b) = shared else { return Ok(y) };
-        let b = c.reshape(b, &[&[1, *o], ones.as_slice()].concat())?;
-        c.binary(BinaryKind::Add, &y, &b)
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) struct ConvAt<'a> {
     pub(super) x: Class,
     pub(super) kernel: Kernel,
     pub(super) bias: Option<Class>,
-    operands: Vec<Option<Class>>,
+    pub(super) operands: Vec<Option<Class>>,
 }
 
 impl ConvAt<'_> {
@@ -152,12 +152,12 @@ fn compose_pair(cx: &mut Cx<'_>, first: &ConvAt<'_>, second: &ConvAt<'_>, app: &
     cx.rewrite(lhs, Expr::op(op, vec![Some(first.x.into()), Some(kernel.weights), bias]));
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
+pub(super) fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Whether composing is exact at every border.
-fn border(view: &dyn View, first: &ConvAt<'_>, second: &ConvAt<'_>, bias_is_zero: Option<bool>) -> Verdict {
+pub(super) fn border(view: &dyn View, first: &ConvAt<'_>, second: &ConvAt<'_>, bias_is_zero: Option<bool>) -> Verdict {
     let spatial = first.spatial();
     let Some(x) = view.fact(first.x) else { return Verdict::Unknown("the input's shape is not known".into()) };
     let mut unknown = None;
