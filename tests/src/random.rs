@@ -5,6 +5,8 @@ mod border;
 mod channels;
 mod conv;
 mod involution;
+mod mixed;
+mod mixed_algebra;
 mod permute;
 mod plain;
 mod pooling;
@@ -22,6 +24,10 @@ pub use channels::{
 };
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
 pub use involution::involutions;
+pub use mixed::{
+    constant_rows, conv_samples, folded_batch, mixed_experts, mixed_groups, mixed_linear, mixed_samples, mixed_single,
+};
+pub use mixed_algebra::{mixed_affine, mixed_bias, mixed_chain, mixed_constant, scaled_product, scaled_view};
 pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
 pub use plain::{casts, concats, identities, neutral, relus};
 pub use pooling::{

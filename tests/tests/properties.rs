@@ -111,6 +111,21 @@ subjects! {
     involution: "involution" Field random::involutions;
     ghost_module: "ghost-module" Field random::ghost;
     sc_conv: "sc-conv" Float random::self_calibrated;
+    mixed_conv_samples: "mixed-conv-samples" Field random::mixed_samples;
+    mixed_conv_experts: "mixed-conv-experts" Field random::mixed_experts;
+    mixed_conv_single: "mixed-conv-single" Field random::mixed_single;
+    mixed_conv_groups: "mixed-conv-groups" Field random::mixed_groups;
+    mixed_linear: "mixed-linear" Field random::mixed_linear;
+    mixed_conv_affine: "mixed-conv-affine" Float random::mixed_affine;
+    mixed_conv_bias: "mixed-conv-bias" Field random::mixed_bias;
+    mixed_conv_constant: "mixed-conv-constant" Float random::mixed_constant;
+    conv_behind_mixed: "conv-behind-mixed" Float |r| random::mixed_chain(r, true);
+    conv_before_mixed: "conv-before-mixed" Float |r| random::mixed_chain(r, false);
+    conv_samples: "conv-samples" Field random::conv_samples;
+    conv_of_folded_batch: "conv-of-folded-batch" Field random::folded_batch;
+    constant_of_batch: "constant-of-batch" Field random::constant_rows;
+    scale_into_matmul: "scale-into-matmul" Field random::scaled_product, rounding &["finite-scale"];
+    scale_past_view: "scale-past-view" Field random::scaled_view, rounding &["finite-scale"];
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod groups;
 pub mod identity;
 pub mod involution;
 pub mod maxpool;
+pub mod mixed;
 pub mod pad;
 pub mod parts;
 pub mod permute;
@@ -54,6 +55,7 @@ pub fn all() -> Vec<&'static Rule> {
         permute::RULES,
         groups::RULES,
         systems::do_conv::RULES,
+        mixed::RULES,
         involution::RULES,
         systems::ghost::RULES,
         systems::sc_conv::RULES,
