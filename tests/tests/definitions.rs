@@ -13,11 +13,6 @@ use convc_tests::{agree::agree, filetests};
 /// Rules that do not read their own operator's definition.
 const ONE_WAY: &[&str] = &["involution"];
 
-/// Whether its definition is read only once the constants in it are folded: the step that writes it out is no rule's then.
-fn is_folded(op: &Op) -> bool {
-    matches!(op, Op::MixedConv(_))
-}
-
 /// The operators of domain `ai.convc` in a graph.
 fn systems(graph: &Graph) -> Vec<Op> {
     let ops = graph.topological().into_iter().filter_map(|id| graph.node(id).op().cloned());
@@ -52,25 +47,19 @@ fn definitions_are_recognised() {
                 Ok(0) => panic!("{name}: it runs on none of the sizes tried"),
                 Ok(_) => {}
                 Err(e) => panic!("{name}: the definition computes something else: {e}"),
-            if *only == own && !found.iter().any(is_folded) {
-                let steps: BTreeSet<&str> = written.steps.iter().map(|s| s.rule.as_str()).collect();
-                assert!(
-                    steps.iter().any(|r| recognises(r)),
-                    "{name}: its rule does not know the definition: {steps:?}"
-                );
-            }
-            if let Err(e) = agree::<f64>(&kept.graph, &written.graph, 1, 1e-9) {
-                panic!("{name}: the definition computes something else: {e}");
             }
             let again = rewrite(written.graph, &with(Dialect::Convc)).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(systems(&again.graph), found, "{name}: with rules {only:?}");
         }
     }
-    assert!(
-        tried.is_superset(&BTreeSet::from(["ghost-module", "sc-conv", "split-attention"].map(str::to_owned))),
-        "{tried:?}"
-    );
-    let least =
-        ["ghost-module", "sc-conv", "mixed-conv-groups", "mixed-conv-experts", "mixed-conv-samples", "mixed-linear"];
+    let least = [
+        "ghost-module",
+        "sc-conv",
+        "split-attention",
+        "mixed-conv-groups",
+        "mixed-conv-experts",
+        "mixed-conv-samples",
+        "mixed-linear",
+    ];
     assert!(tried.is_superset(&BTreeSet::from(least.map(str::to_owned))), "{tried:?}");
 }
