@@ -1,13 +1,15 @@
-"""Writes the small models of samples/models, with seeded random weights.
+"""Writes the small models of samples/models and samples/systems, with seeded random weights.
 
-usage: python make_models.py [OUT_DIR] [NAME ...]
+usage: python make_models.py [OUT_DIR] [NAME ...]        OUT_DIR stands for samples, the default
 needs: pip install torch onnx onnxscript (the committed files come from torch 2.15 and onnx 1.23)
 
 Each network is a stem, a few blocks of one kind at 8 to 16 channels, and what follows them in practice. NAME.onnx is written by
-`torch.onnx.export(dynamo=False)`, NAME_dy.onnx by `dynamo=True`; a free batch or free sizes are in the name (_n, _nhw).
+`torch.onnx.export(dynamo=False)`, NAME_dy.onnx by `dynamo=True`; a free batch or free sizes are in the name (_n, _nhw). Those of
+samples/systems are single blocks of tests/networks/blocks.py, in the form that SYSTEMS names: b3 is a batch of three.
 """
 import argparse
 import os
+import sys
 
 import onnx
 import torch
@@ -195,35 +197,74 @@ MODELS = {
 }
 AXES = {"": {}, "n": {0: "N"}, "nhw": {0: "N", 2: "H", 3: "W"}}
 
+# block: forms, written by both exporters where they can
+SYSTEMS = {
+    "condconv_group": "b1 b3", "condconv_group_depthwise": "b2", "condconv_group_1x1": "b3", "condconv_group_grouped": "b2",
+    "condconv_group_biases": "b3", "condconv_group_linear": "b3", "condconv_unroll": "b2", "condconv_sum": "b3 nhw",
+    "condconv_sum_single": "b2", "dynconv_group": "b1 b3", "dynconv_group_two": "b2", "dynconv_unroll": "b2", "dynconv_sum": "n",
+    "dynconv_group_single": "b2", "constant_routes_group": "b2", "constant_routes_sum_biases": "nhw",
+    "involution_unfold_k3_s1_g4": "b1 nhw", "involution_unfold_k7_s2_g16": "b2", "involution_slices_k3_s2_g4": "b1",
+    "involution_slices_k3_s1_g16": "nhw", "involution_im2col_k3_s1_g4": "b2",
+    "ghost_r2_o31": "b2 nhw", "ghost_r3_o32": "b1", "ghost_linear": "b1", "scconv_r4": "b2 nhw", "scconv_r2_s2": "b1",
+    "split_r1_k1_kr": "b1", "split_r2_k1_kr": "b1", "split_r2_k2_kr": "b2 nhw", "split_r3_k2_kr_stack": "b1", "split_r4_k1_rk": "b3",
+    "split_r2_k2_cardinal": "b1",
+    "acnet_g2_s2": "b2", "dbb": "b1", "dbb_g4": "b1", "repvgg_g4": "nhw", "mobileone_depthwise": "b1", "doconv_g2_s2": "b1",
+    "doconv_feature_g4": "b1", "expand": "b1", "chain_grouped": "b1", "chain_biased_border": "b1", "chain_padded_twice": "b1",
+}
+
+
+def block_of(name):
+    """A block of tests/networks/blocks.py with statistics that are not the trivial ones."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "networks"))
+    from blocks import BLOCKS
+
+    module = BLOCKS[name].make()
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.load_state_dict(bn(m.num_features).state_dict())
+    return module
+
+
+def write(path, make, shape, free, exporter):
+    """Exports one model, without what the exporter notes of this machine."""
+    torch.manual_seed(0)
+    module, x = make().eval(), torch.randn(*shape)
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    if exporter == "dynamo":
+        shapes = (dict(AXES[free]),) if free else None
+        proto = torch.onnx.export(module, (x,), opset_version=18, dynamo=True, dynamic_shapes=shapes, **names).model_proto
+        # file names and stack traces
+        for holder in [proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
+            del holder.metadata_props[:]
+        for node in proto.graph.node:
+            node.doc_string = ""
+    else:
+        axes = {"x": AXES[free]} if free else None
+        torch.onnx.export(module, (x,), path, opset_version=17, dynamo=False, dynamic_axes=axes, do_constant_folding=False, **names)
+        proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    print(f"{path}: {len(proto.graph.node)} nodes, {os.path.getsize(path)} bytes")
+
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("out", nargs="?", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "models"))
+    ap.add_argument("out", nargs="?", default=os.path.dirname(os.path.abspath(__file__)))
     ap.add_argument("names", nargs="*", metavar="NAME")
     a = ap.parse_args()
-    os.makedirs(a.out, exist_ok=True)
-    for name in a.names or MODELS:
+    for folder in ("models", "systems"):
+        os.makedirs(os.path.join(a.out, folder), exist_ok=True)
+    for name in [n for n in a.names or MODELS if n in MODELS]:
         make, size, free, exporters = MODELS[name]
         for exporter in exporters.split():
-            torch.manual_seed(0)
-            model, x = make().eval(), torch.randn(1 if not free else 2, 3, size, size)
-            path = os.path.join(a.out, name + ("_dy" if exporter == "dynamo" else "") + ".onnx")
-            how = {"input_names": ["x"], "output_names": ["y"], "do_constant_folding": False}
-            if exporter == "dynamo":
-                program = torch.onnx.export(model, (x,), opset_version=18, dynamo=True, input_names=["x"], output_names=["y"],
-                                            dynamic_shapes=({k: v for k, v in AXES[free].items()},) if free else None)
-                proto = program.model_proto
-                # the exporter notes file names and stack traces of this machine
-                for holder in [proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output]:
-                    del holder.metadata_props[:]
-                for node in proto.graph.node:
-                    node.doc_string = ""
-            else:
-                torch.onnx.export(model, (x,), path, opset_version=17, dynamo=False, dynamic_axes={"x": AXES[free]} if free else None, **how)
-                proto = onnx.load(path)
-            onnx.checker.check_model(proto, full_check=True)
-            onnx.save(proto, path)
-            print(f"{path}: {len(proto.graph.node)} nodes, {os.path.getsize(path)} bytes")
+            path = os.path.join(a.out, "models", name + ("_dy" if exporter == "dynamo" else "") + ".onnx")
+            write(path, make, (1 if not free else 2, 3, size, size), free, exporter)
+    for name in [n for n in a.names or SYSTEMS if n in SYSTEMS]:
+        for form in SYSTEMS[name].split():
+            for exporter in ("ts", "dynamo"):
+                path = os.path.join(a.out, "systems", f"{name}_{form}" + ("_dy" if exporter == "dynamo" else "") + ".onnx")
+                batch = int(form[1:]) if form[0] == "b" else 2
+                write(path, lambda: block_of(name), (batch, 16, 14, 14), form if form in AXES else "", exporter)
 
 
 if __name__ == "__main__":
