@@ -186,17 +186,17 @@ fn verification_inputs(
             }
         }
     }
-    let Ok(plan) = lower::lower(original) else {
-        return made_up(ports, given, bindings, unranked, seed, say);
-    };
-    if open.is_empty() {
-        return made_up(ports, given, bindings, unranked, seed, say);
-    }
+    let plan = lower::lower(original);
     let mut last: Option<RunError> = None;
     for &size in TRIED {
         let mut bound = bindings.clone();
         bound.extend(open.iter().map(|(s, batch)| (s.clone(), if *batch { 2 } else { size })));
         let inputs = made_up(ports, given.clone(), &bound, unranked, seed, say)?;
+        // Sizes are tried for a model that runs.
+        let Ok(plan) = &plan else { return Ok(inputs) };
+        if open.is_empty() {
+            return Ok(inputs);
+        }
         match try_run(plan.clone(), &inputs) {
             Ok(()) => {
                 let sizes: Vec<String> = open.keys().map(|s| format!("{s} = {}", bound[s])).collect();

@@ -4,12 +4,14 @@
 mod cost;
 pub mod primitives;
 mod reader;
+mod sequence;
 #[cfg(test)]
 pub(crate) mod testing;
 mod writer;
 
 pub use cost::macs;
 pub use reader::{ImportError, NodeReader};
+pub use sequence::makes_sequence;
 pub use writer::{ExportError, NodeWriter, Operand};
 
 use convc_runtime::{Op, ops};
@@ -53,13 +55,13 @@ macro_rules! operators {
             {
                 return Some(<ops::$variant as OnnxOperator>::from_onnx);
             })+)*
-            None
+            domain.is_empty().then(|| sequence::reader(op_type)).flatten()
         }
 
         /// The ONNX names of all operators that convc reads, sorted.
         #[must_use]
         pub fn readable() -> Vec<&'static str> {
-            let mut names = [$($(<ops::$variant as OnnxOperator>::READS),+),*].concat();
+            let mut names = [$($(<ops::$variant as OnnxOperator>::READS),+),*, &sequence::READS].concat();
             names.sort_unstable();
             names
         }

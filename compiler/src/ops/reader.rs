@@ -116,6 +116,12 @@ impl<'a> NodeReader<'a> {
         self.graph.fact(v)
     }
 
+    /// The graph that the node is added to.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        self.graph
+    }
+
     /// The operand at `i` as a constant tensor, if it is one.
     #[must_use]
     pub fn constant(&self, i: usize) -> Option<Tensor> {

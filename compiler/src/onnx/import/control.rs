@@ -140,6 +140,7 @@ impl<'a> Importer<'a> {
             }
             graph.add_output(name, value, None);
         }
+        self.without_read_sequences(&mut graph);
         outer.adopt_symbols(&graph);
         Ok(graph)
     }

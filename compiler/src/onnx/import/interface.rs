@@ -179,6 +179,7 @@ impl<'a> Importer<'a> {
         }
         self.nodes(&mut graph, &mut names, &proto.node, env)?;
         self.main_outputs(model, &mut graph, &names, proto)?;
+        self.without_read_sequences(&mut graph);
         model.graph = graph;
         Ok(())
     }

@@ -387,6 +387,24 @@ impl<'a> Importer<'a> {
         Ok((0..node.output.len()).map(|p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) }).collect())
     }
 
+    /// Removes the nodes that make sequences of which every use was read as tensors, and what was said of them.
+    pub(super) fn without_read_sequences(&mut self, graph: &mut Graph) {
+        for id in graph.nodes() {
+            let node = graph.node(id);
+            let Kind::Opaque(o) = &node.kind else { continue };
+            let value = Value { node: id, port: 0 };
+            if !ops::makes_sequence(&o.domain, &o.op_type)
+                || !graph.users_of_node(id).is_empty()
+                || graph.is_output(value)
+            {
+                continue;
+            }
+            let place = node.origins.first().map(|o| format!("node {}", shown(&o.to_string())));
+            self.problems.retain(|p| Some(&p.place) != place.as_ref() || p.severity != Severity::Unsupported);
+            graph.remove(id);
+        }
+    }
+
     /// Moves the data of every tensor in the node's attributes into it, wherever it lies.
     pub(super) fn embed(&mut self, node: &mut NodeProto) -> Result<(), TensorFault> {
         for a in &mut node.attribute {

@@ -165,3 +165,79 @@ fn an_input_without_a_shape_makes_its_users_carried() {
     assert!(m.notes.iter().any(|p| p.problem.contains("declares no shape")));
     verify(&m.graph).unwrap();
 }
+
+/// A constant of integers named `name`; of rank 0 if `scalar`.
+fn integers(name: &str, values: &[i64], scalar: bool) -> NodeProto {
+    let mut a = AttributeProto { name: "value".into(), ..Default::default() };
+    a.type_ = AttributeType::TENSOR.into();
+    let dims = if scalar { vec![] } else { vec![values.len() as i64] };
+    a.t = MessageField::some(TensorProto { data_type: 7, int64_data: values.to_vec(), dims, ..Default::default() });
+    NodeProto { attribute: vec![a], ..node("Constant", &[], &[name]) }
+}
+
+fn with_ints(mut n: NodeProto, attributes: &[(&str, i64)]) -> NodeProto {
+    for (name, i) in attributes {
+        let mut a = AttributeProto { name: (*name).into(), i: *i, ..Default::default() };
+        a.type_ = AttributeType::INT.into();
+        n.attribute.push(a);
+    }
+    n
+}
+
+/// What a model makes of `x = [[0, 1, 2], [3, 4, 5]]`, and the shape of that; or why it is not run.
+fn of_two_rows(nodes: Vec<NodeProto>) -> Result<(Vec<usize>, Vec<f32>), String> {
+    let mut m = model(nodes);
+    m.graph.as_mut().unwrap().input[0] = value("x", &["2", "3"]);
+    m.graph.as_mut().unwrap().output[0].type_ = MessageField::none();
+    let m = read(&m).map_err(|e| e.to_string())?;
+    verify(&m.graph).unwrap();
+    if !m.notes.is_empty() {
+        return Err(m.notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    }
+    let plan = crate::lower::lower(&m.graph).map_err(|e| e.to_string())?;
+    let session = convc_runtime::session::Session::new(plan.into(), Default::default()).unwrap();
+    let x = convc_runtime::Tensor::new(vec![2, 3], (0..6u8).map(f32::from).collect::<Vec<_>>()).unwrap();
+    let y = session.run(&[("x".to_owned(), x)].into()).map_err(|e| e.to_string())?.remove(0);
+    Ok((y.shape().to_vec(), y.as_slice::<f32>().unwrap().to_vec()))
+}
+
+#[test]
+fn tensors_of_known_sequences_are_read() {
+    let split = |sizes: &[i64], scalar, axis, at: i64| {
+        of_two_rows(vec![
+            integers("split", sizes, scalar),
+            with_ints(node("SplitToSequence", &["x", "split"], &["s"]), &[("axis", axis)]),
+            integers("i", &[at], true),
+            node("SequenceAt", &["s", "i"], &["y"]),
+        ])
+    };
+    assert_eq!(split(&[1, 2], false, 1, 1), Ok((vec![2, 2], vec![1.0, 2.0, 4.0, 5.0])));
+    assert_eq!(split(&[1, 2], false, -1, -2), Ok((vec![2, 1], vec![0.0, 3.0])));
+    assert_eq!(split(&[2], true, 1, -1), Ok((vec![2, 1], vec![2.0, 5.0])));
+    assert_eq!(split(&[1], true, 0, -1), Ok((vec![1, 3], vec![3.0, 4.0, 5.0])));
+    assert!(split(&[2], true, 1, 2).unwrap_err().contains("position 2 of a sequence of 2 tensors"));
+    let unbind = |at: i64, keep: &[(&str, i64)]| {
+        of_two_rows(vec![
+            with_ints(node("SplitToSequence", &["x"], &["s"]), keep),
+            integers("i", &[at], true),
+            node("SequenceAt", &["s", "i"], &["y"]),
+        ])
+    };
+    assert_eq!(unbind(1, &[("keepdims", 0)]), Ok((vec![3], vec![3.0, 4.0, 5.0])));
+    assert_eq!(unbind(-2, &[]), Ok((vec![1, 3], vec![0.0, 1.0, 2.0])));
+    let stack = |attributes: &[(&str, i64)]| {
+        of_two_rows(vec![
+            node("SequenceConstruct", &["x", "x"], &["s"]),
+            with_ints(node("ConcatFromSequence", &["s"], &["y"]), attributes),
+        ])
+    };
+    assert_eq!(stack(&[("axis", -1), ("new_axis", 1)]).unwrap().0, [2, 3, 2]);
+    assert_eq!(stack(&[("axis", 0)]).unwrap().0, [4, 3]);
+    // A sequence that is used as one stays, and says so.
+    let position = of_two_rows(vec![
+        node("SequenceConstruct", &["x", "x"], &["s"]),
+        node("SequenceLength", &["s"], &["i"]),
+        node("SequenceAt", &["s", "i"], &["y"]),
+    ]);
+    assert!(position.unwrap_err().contains("SequenceConstruct"));
+}
