@@ -399,7 +399,7 @@ impl<'a> Importer<'a> {
             {
                 continue;
             }
-            let place = node.origins.first().map(|o| format!("node {}", shown(&o.to_string())));
+            let place = node.origins.first().map(|o| format!("node {}", shown(o)));
             self.problems.retain(|p| Some(&p.place) != place.as_ref() || p.severity != Severity::Unsupported);
             graph.remove(id);
         }

@@ -119,12 +119,13 @@ const BORDER: Condition = Condition {
 
 /// `conv(slice_step t(x), w; s, d, p)  =>  conv(x, w; s t, d t, t p - o)`
 ///
-/// Sound bit for bit: element `i` of the slice is element `o + t i` of the map.
-/// Requires: a slice of spatial axes that runs to the end; where the convolution pads before, `o < t`, so that what lies
-/// before the slice's first element lies outside the map.
+/// Sound bit for bit: element `i` of the slice is element `o + t i` of the map. Margins that are wider than the padding are
+/// reached over by taps of 0 (the crop layers of ACNet, <https://arxiv.org/abs/1908.03930>), up to twice the taps and one more.
+/// Requires: a slice of spatial axes; where the convolution pads before, `o < t`, so that what lies before the slice's first
+/// element lies outside the map, and nothing cut off where it pads behind.
 /// Not sound for: padding before a slice that leaves out whole steps, which stand there then instead of zeros.
 /// Exactness: bitwise.
-/// Pays: no copy of the slice.
+/// Pays: no copy of the slice; branches on crops of one map come together.
 pub const STRIDE_IN: Rule = Rule {
     name: "stride-in",
     equation: "conv(slice(x, o, t), w; strides s, dilations d, pads p) => conv(x, w; strides s t, dilations d t, pads t p - o)",
@@ -149,10 +150,6 @@ pub const STRIDE_IN: Rule = Rule {
                     (step * conv.pad_begin(a) - before, step * conv.pad_end(a) - behind)
                 })
                 .unzip();
-            // A negative pad would be the slice again.
-            if begin.iter().chain(&end).any(|p| *p < 0) {
-                continue;
-            }
             let inside = (0..n).find(|&a| {
                 let (before, behind, step) = margins[a];
                 (conv.pad_begin(a) > 0 && before >= step) || (conv.pad_end(a) > 0 && behind > 0)
@@ -167,19 +164,28 @@ pub const STRIDE_IN: Rule = Rule {
             if !cx.require(BORDER.name, verdict) {
                 continue;
             }
-            let steps = |v: &[i64]| v.iter().zip(&margins).map(|(v, m)| v * m.2).collect();
             // Where there is one tap the step between taps is of no matter.
-            let dilations = (0..n)
+            let dilations: Vec<i64> = (0..n)
                 .map(|a| if conv.kernel.taps[a] == 1 { 1 } else { conv.op.dilations[a] * margins[a].2 })
                 .collect();
-            let op = Conv {
-                strides: steps(&conv.op.strides),
-                dilations,
-                pads: begin.into_iter().chain(end).collect(),
-                ..conv.op.clone()
+            // Taps of 0 reach over what is cut off and not padded.
+            let over = |p: i64, a: usize| if p < 0 && p % dilations[a] == 0 { -p / dilations[a] } else { 0 };
+            let front: Vec<i64> = (0..n).map(|a| over(begin[a], a)).collect();
+            let taps: Vec<i64> = (0..n).map(|a| front[a] + conv.kernel.taps[a] + over(end[a], a)).collect();
+            let kept = |p: &[i64], a: usize| p[a] + over(p[a], a) * dilations[a];
+            let pads: Vec<i64> = (0..n).map(|a| kept(&begin, a)).chain((0..n).map(|a| kept(&end, a))).collect();
+            if pads.iter().any(|p| *p < 0) || (0..n).any(|a| taps[a] > 2 * conv.kernel.taps[a] + 1) {
+                continue;
+            }
+            let strides = (0..n).map(|a| conv.op.strides[a] * margins[a].2).collect();
+            let op = Conv { strides, dilations, pads, ..conv.op.clone() };
+            let weights = if taps == conv.kernel.taps {
+                conv.kernel.weights.clone()
+            } else {
+                conv.kernel.clone().embedded(&front, &taps).weights
             };
             let lhs = Expr::of(app).with_operand(0, s.expr());
-            let operands = vec![Some(s.x.into()), Some(conv.kernel.weights.clone()), conv.bias.map(Expr::Class)];
+            let operands = vec![Some(s.x.into()), Some(weights), conv.bias.map(Expr::Class)];
             cx.rewrite(lhs, Expr::op(op, operands));
         }
     },
