@@ -2,6 +2,7 @@
 
 mod attention;
 mod border;
+mod bounds;
 mod channels;
 mod conv;
 mod involution;
@@ -18,6 +19,7 @@ use std::fmt::Write;
 
 pub use attention::attention;
 pub use border::filled_border;
+pub use bounds::{clamps, extremes, pad_of_pad, reductions};
 pub use channels::{
     blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps,
     map_of_slice, slice_of_conv, slice_of_map, space_of_conv,
@@ -31,7 +33,7 @@ pub use mixed_algebra::{mixed_affine, mixed_bias, mixed_chain, mixed_constant, s
 pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
 pub use plain::{casts, concats, identities, neutral, relus};
 pub use pooling::{
-    normalised_product, pad_max_pool, pointwise_and_average, pooled_activation, resize_conv, transposed,
+    normalised_product, pad_max_pool, pointwise_and_average, pool_of_pool, pooled_activation, resize_conv, transposed,
 };
 pub use shape::{computed_reshape, gathers, pads, slices, transpose, transpose_of_ones, transposes, view, views};
 pub use siblings::slice_of_siblings;

@@ -78,6 +78,11 @@ subjects! {
     border_fill: "border-fill" Field |r| random::filled_border(r, false);
     pad_into_maxpool: "pad-into-maxpool" Float random::pad_max_pool;
     activation_before_maxpool: "activation-before-maxpool" Float random::pooled_activation;
+    maxpool_maxpool: "maxpool-maxpool" Float random::pool_of_pool;
+    max_as_clip: "max-as-clip" Float random::extremes;
+    clip_clip: "clip-clip" Float random::clamps;
+    pad_pad: "pad-pad" Field random::pad_of_pad;
+    reduce_reduce: "reduce-reduce" Float random::reductions;
     pointwise_after_transposed: "pointwise-after-transposed" Field |r| random::transposed(r, false);
     pointwise_before_transposed: "pointwise-before-transposed" Field |r| random::transposed(r, true);
     pool_before_pointwise: "pool-before-pointwise" Float |r| random::pointwise_and_average(r, false);

@@ -176,6 +176,10 @@ impl Pricing {
         let macs = match op.name() {
             "Conv" => out * per_output(fact(1), 1),
             "ConvTranspose" => fact(0).map_or(0.0, |x| nominal.elements(x)) * per_output(fact(1), 1),
+            "MaxPool" => match op {
+                Op::MaxPool(p) => out * p.kernel_shape.iter().map(|&k| k as f64).product::<f64>(),
+                _ => out,
+            },
             "MatMul" | "Gemm" => {
                 let inner = fact(0).and_then(|a| a.shape.last().map(|d| nominal.size(d, 1))).unwrap_or(1.0);
                 out * inner

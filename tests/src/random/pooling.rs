@@ -141,6 +141,56 @@ fn max_pool(rng: &mut Rng, t: &mut Text, x: &str, n: usize, ceil: bool) -> Strin
     t.op("MaxPool", &[x], &attributes)
 }
 
+/// A MaxPool behind one that mostly has a stride of 1.
+#[must_use]
+pub fn pool_of_pool(rng: &mut Rng) -> String {
+    let x = map(rng, 1);
+    let n = x.spatial();
+    let mut t = Text::new(rng, "f64");
+    let input = t.input(&x.dims());
+    let dilations: Vec<i64> = (0..n).map(|_| rng.pick(&[1, 1, 1, 2])).collect();
+    let mut pool = |t: &mut Text, x: &str, inner: bool| {
+        let mut s = Shape::random(rng, 1, 1, n);
+        if rng.chance(85) {
+            s.dilations.clone_from(&dilations);
+        } else if !inner && rng.chance(60) {
+            // So that sizes agree where the reach does not.
+            s.strides.fill(4);
+        }
+        if inner && rng.chance(85) {
+            s.strides.fill(1);
+        }
+        for a in 0..n {
+            let reach = s.reach(a);
+            // Pads as of a result of the same size, or any.
+            (s.begin[a], s.end[a]) = if rng.chance(50) {
+                (reach / 2, reach - reach / 2)
+            } else {
+                (rng.range(0, reach.min(2)), rng.range(0, reach.min(2)))
+            };
+            if rng.chance(4) {
+                s.begin[a] = reach + rng.range(0, 1);
+            }
+            if rng.chance(8) {
+                s.end[a] = reach + rng.range(0, 2);
+            }
+        }
+        let ceil = i64::from(rng.chance(20));
+        let attributes = format!(
+            "auto_pad=\"NOTSET\", ceil_mode={ceil}, dilations={:?}, kernel_shape={:?}, pads={:?}, strides={:?}, indices=0, \
+             column_major=0",
+            s.dilations,
+            s.taps,
+            list(&s),
+            s.strides
+        );
+        t.op("MaxPool", &[x], &attributes)
+    };
+    let y = pool(&mut t, &input, true);
+    let z = pool(&mut t, &y, false);
+    t.finish(&z)
+}
+
 /// A padded map under a MaxPool, mostly one without negative elements.
 #[must_use]
 pub fn pad_max_pool(rng: &mut Rng) -> String {

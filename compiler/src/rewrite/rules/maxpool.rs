@@ -1,4 +1,4 @@
-//! Maximum over windows: padding before it, monotone functions behind it.
+//! Maximum over windows: padding before it, monotone functions behind it, one behind another.
 
 use convc_runtime::{
     Dim, Op,
@@ -158,5 +158,120 @@ pub const ACTIVATION_BEFORE_MAXPOOL: Rule = Rule {
     },
 };
 
+const STEPS: Condition = Condition { name: "steps-of-one", text: "the inner pool has a stride of 1 along every axis" };
+const ONE_GRID: Condition = Condition {
+    name: "one-grid",
+    text: "along every axis both pools have the same dilation, or one of them a single tap",
+};
+const SAME_WINDOWS: Condition = Condition {
+    name: "same-windows",
+    text: "no `ceil_mode`, or it leaves out the same windows at the end: the inner pool is padded there by as much as its window \
+           reaches",
+};
+
+/// How far a window reaches beyond its first tap.
+fn reach(pool: &MaxPool, a: usize) -> i64 {
+    pool.dilations[a] * (pool.kernel_shape[a] - 1)
+}
+
+/// The dilation that both pools have along an axis.
+fn dilation(first: &MaxPool, second: &MaxPool, a: usize) -> Option<i64> {
+    let (d1, d2) = (first.dilations[a], second.dilations[a]);
+    match (first.kernel_shape[a], second.kernel_shape[a]) {
+        (1, _) => Some(d2),
+        (_, 1) => Some(d1),
+        _ => (d1 == d2).then_some(d1),
+    }
+}
+
+/// `maxpool(maxpool(x; k1, p1); k2, p2)  =>  maxpool(x; k1 + k2 - 1, p1 + p2)`
+///
+/// Sound bit for bit: the windows that an outer window gathers cover one larger window without gaps. Where it hangs over the
+/// border of the inner map, the next window inside covers all of the input that the one outside would.
+/// Requires: a stride of 1 inside; one dilation; every outer window meets the inner map.
+/// Not sound for: strides inside, which leave out positions between windows; `ceil_mode` that leaves out other windows.
+/// Exactness: bitwise.
+/// Pays: one pass over the map less, where the inner result is not needed otherwise. Read from right to left it takes several
+/// pools of one map out of each other: [`proposals`].
+pub const MAXPOOL_MAXPOOL: Rule = Rule {
+    name: "maxpool-maxpool",
+    equation: "maxpool(maxpool(x; k1, p1); k2, p2) => maxpool(x; k1 + k2 - 1, p1 + p2)",
+    conditions: &[STEPS, ONE_GRID, SAME_WINDOWS, MEETS],
+    exactness: Exactness::Bitwise,
+    pays: "one pass over the map less, or a large window is made of smaller ones",
+    phase: Phase::Explore,
+    roots: &["MaxPool"],
+    search: |cx, _, app| {
+        let (Some(second), Some(y), view) = (pool_at(app), app.operand(0), cx.view) else { return };
+        for inner in view.apps(y) {
+            cx.begin();
+            let (Some(first), Some(x)) = (pool_at(&inner), inner.operand(0)) else { continue };
+            let Some(sizes) = sizes(view, y, second) else { continue };
+            let n = sizes.len();
+            if first.pads.len() != 2 * n || second.pads.len() != 2 * n {
+                continue;
+            }
+            let steps = first.strides.iter().all(|&s| s == 1);
+            if !cx.require(
+                STEPS.name,
+                Verdict::from_answer(Some(steps), || format!("its strides are {:?}", first.strides)),
+            ) {
+                continue;
+            }
+            let grid = (0..n).all(|a| dilation(first, second, a).is_some());
+            let differ = || format!("dilations {:?} and {:?}", first.dilations, second.dilations);
+            if !cx.require(ONE_GRID.name, Verdict::from_answer(Some(grid), differ)) {
+                continue;
+            }
+            let left_out = (0..n).find(|&a| {
+                let (end, reach) = (first.pads[n + a], reach(first, a));
+                (second.ceil_mode && end != reach) || (first.ceil_mode && end > reach)
+            });
+            let other = || format!("ceil_mode may leave out another window of spatial axis {}", left_out.unwrap_or(0));
+            if !cx.require(SAME_WINDOWS.name, Verdict::from_answer(Some(left_out.is_none()), other))
+                || !cx.require(MEETS.name, windows_meet(second, &second.pads, &sizes))
+            {
+                continue;
+            }
+            let op = MaxPool {
+                kernel_shape: first.kernel_shape.iter().zip(&second.kernel_shape).map(|(a, b)| a + b - 1).collect(),
+                pads: first.pads.iter().zip(&second.pads).map(|(a, b)| a + b).collect(),
+                dilations: (0..n).map(|a| dilation(first, second, a).unwrap_or(first.dilations[a])).collect(),
+                ..second.clone()
+            };
+            cx.rewrite(Expr::of(app).with_operand(0, Expr::of(&inner)), Expr::op(op, vec![Some(x.into())]));
+        }
+    },
+};
+
+/// Left sides of [`MAXPOOL_MAXPOOL`] for the pools among `classes` of one map: each as a pool of every smaller one.
+#[must_use]
+pub fn proposals(view: &dyn View, classes: &[Class]) -> Vec<Expr> {
+    let mut pools: Vec<(Class, Class, MaxPool)> = Vec::new();
+    for &class in classes {
+        let of = |app: &App<'_>| Some((app.operand(0)?, class, pool_at(app).filter(|p| !p.ceil_mode)?.clone()));
+        if let Some(pool) = view.apps(class).iter().find_map(of)
+            && !pools.contains(&pool)
+        {
+            pools.push(pool);
+        }
+    }
+    let rest = |large: &MaxPool, small: &MaxPool| -> Option<MaxPool> {
+        let n = large.kernel_shape.len();
+        let alike =
+            small.kernel_shape.len() == n && large.dilations == small.dilations && large.pads.len() == small.pads.len();
+        let kernel: Vec<i64> = large.kernel_shape.iter().zip(&small.kernel_shape).map(|(l, s)| l - s + 1).collect();
+        let pads: Vec<i64> = large.pads.iter().zip(&small.pads).map(|(l, s)| l - s).collect();
+        let fits = alike && small.strides.iter().all(|&s| s == 1) && kernel.iter().all(|&k| k >= 1);
+        let smaller = kernel.iter().any(|&k| k > 1) && pads.iter().all(|&p| p >= 0);
+        (fits && smaller).then(|| MaxPool { kernel_shape: kernel, pads, ..large.clone() })
+    };
+    let pairs = pools.iter().flat_map(|l| pools.iter().map(move |s| (l, s)));
+    pairs
+        .filter(|(l, s)| l.0 == s.0)
+        .filter_map(|(l, s)| Some(Expr::op(rest(&l.2, &s.2)?, vec![Some(s.1.into())])))
+        .collect()
+}
+
 /// The rules of this file.
-pub const RULES: &[&Rule] = &[&PAD_INTO_MAXPOOL, &ACTIVATION_BEFORE_MAXPOOL];
+pub const RULES: &[&Rule] = &[&PAD_INTO_MAXPOOL, &ACTIVATION_BEFORE_MAXPOOL, &MAXPOOL_MAXPOOL];

@@ -4,6 +4,7 @@ pub mod affine;
 pub mod border;
 pub mod branch;
 pub mod channels;
+pub mod clamp;
 pub mod compose;
 pub mod concat;
 mod cuts;
@@ -19,6 +20,7 @@ pub mod pad;
 pub mod parts;
 pub mod permute;
 pub mod pool;
+pub mod reduce;
 pub mod resample;
 pub mod shape;
 pub mod sibling;
@@ -39,6 +41,8 @@ pub fn all() -> Vec<&'static Rule> {
         identity::RULES,
         shape::RULES,
         affine::RULES,
+        clamp::RULES,
+        reduce::RULES,
         pad::RULES,
         border::RULES,
         dense::RULES,
@@ -71,7 +75,10 @@ pub fn all() -> Vec<&'static Rule> {
 /// nothing by themselves.
 #[must_use]
 pub fn proposals(rules: &[&Rule], view: &dyn View, classes: &[Class]) -> Vec<Expr> {
-    if rules.iter().any(|r| r.name == sibling::H_MERGE.name) { sibling::proposals(view, classes) } else { Vec::new() }
+    let of = |rule: &Rule| rules.iter().any(|r| r.name == rule.name);
+    let siblings = if of(&sibling::H_MERGE) { sibling::proposals(view, classes) } else { Vec::new() };
+    let pools = if of(&maxpool::MAXPOOL_MAXPOOL) { maxpool::proposals(view, classes) } else { Vec::new() };
+    [siblings, pools].concat()
 }
 
 /// Whether a rule folds what acts on each channel by itself into the convolution before or behind it.

@@ -1,4 +1,4 @@
-//! Explicit padding before convolutions.
+//! Explicit padding: before convolutions, and twice.
 
 use convc_runtime::{
     Op,
@@ -6,6 +6,7 @@ use convc_runtime::{
     window::AutoPad,
 };
 
+use super::weights::ints;
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     view::{App, Class, Expr, View, is_zero},
@@ -104,5 +105,71 @@ pub const PAD_INTO_CONV: Rule = Rule {
     },
 };
 
+const ONE_BORDER: Condition =
+    Condition { name: "one-border", text: "both pads fill with the same known value, or both repeat the edge" };
+const GROWS: Condition = Condition { name: "pads-grow", text: "all pads are known and none is negative" };
+
+/// What a `Pad` fills with: a number, or `None` for the edge.
+fn filling(view: &dyn View, app: &App<'_>, mode: PadMode) -> Result<Option<f64>, String> {
+    match (mode, app.operand(2)) {
+        (PadMode::Constant, None) => Ok(Some(0.0)),
+        (PadMode::Constant, Some(v)) => {
+            let value = view.constant(v).and_then(|c| {
+                let t = c.to_tensor().ok()?;
+                t.to_f64s().or_else(|| Some(t.to_i64s()?.into_iter().map(|v| v as f64).collect()))?.first().copied()
+            });
+            value.map(Some).ok_or_else(|| "what is padded with is not known".into())
+        }
+        (PadMode::Edge, _) => Ok(None),
+        _ => Err("the border is reflected or wrapped".into()),
+    }
+}
+
+/// `pad(pad(x, p, v), q, v)  =>  pad(x, p + q, v)`
+///
+/// Sound bit for bit: the same border grows outwards; so it does where both repeat the edge.
+/// Requires: one value; known pads, none negative.
+/// Not sound for: another value; reflection, which reads what the first one put there; negative pads, which remove elements.
+/// Exactness: bitwise.
+/// Pays: a copy of the map disappears.
+pub const PAD_PAD: Rule = Rule {
+    name: "pad-pad",
+    equation: "pad(pad(x, p, v), q, v) => pad(x, p + q, v)",
+    conditions: &[ONE_BORDER, GROWS],
+    exactness: Exactness::Bitwise,
+    pays: "a copy of the map disappears",
+    phase: Phase::Normalise,
+    roots: &["Pad"],
+    search: |cx, _, app| {
+        let (Op::Pad(outer), Some(y), view) = (app.op, app.operand(0), cx.view) else { return };
+        for inner in view.apps(y) {
+            cx.begin();
+            let (Op::Pad(first), Some(x)) = (inner.op, inner.operand(0)) else { continue };
+            let Some(rank) = view.fact(x).map(convc_runtime::Fact::rank) else { continue };
+            let verdict = match (filling(view, &inner, first.mode), filling(view, app, outer.mode)) {
+                (Ok(a), Ok(b)) if a.map(f64::to_bits) == b.map(f64::to_bits) => Verdict::Holds,
+                (Ok(_), Ok(_)) => Verdict::Fails("the borders are of different kinds".into()),
+                (Err(why), _) | (_, Err(why)) => Verdict::Unknown(why),
+            };
+            if !cx.require(ONE_BORDER.name, verdict) {
+                continue;
+            }
+            let pads = (pads_of(view, &inner, rank), pads_of(view, app, rank));
+            let negative = |p: &[(i64, i64)]| p.iter().any(|p| p.0 < 0 || p.1 < 0);
+            let verdict = match &pads {
+                (Some(p), Some(q)) if negative(p) || negative(q) => Verdict::Fails("a pad is negative".into()),
+                (Some(_), Some(_)) => Verdict::Holds,
+                _ => Verdict::Unknown("how much is padded is not known".into()),
+            };
+            let (true, (Some(p), Some(q))) = (cx.require(GROWS.name, verdict), pads) else { continue };
+            let begins = p.iter().zip(&q).map(|(p, q)| p.0 + q.0);
+            let sum: Vec<i64> = begins.chain(p.iter().zip(&q).map(|(p, q)| p.1 + q.1)).collect();
+            let value = inner.operand(2).filter(|_| outer.mode == PadMode::Constant).map(Expr::Class);
+            let operands = vec![Some(x.into()), Some(Expr::Constant(ints(&sum))), value, None];
+            cx.rewrite(Expr::of(app).with_operand(0, Expr::of(&inner)), Expr::op(outer.clone(), operands));
+        }
+    },
+};
+
 /// The rules of this file.
-pub const RULES: &[&Rule] = &[&PAD_INTO_CONV];
+pub const RULES: &[&Rule] = &[&PAD_INTO_CONV, &PAD_PAD];
