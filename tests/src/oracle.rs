@@ -2,6 +2,7 @@
 //! number arithmetic with the runtime ([`Scalar`]) and nothing else: no geometry, no broadcasting, no kernels.
 
 mod channels;
+mod functions;
 mod gates;
 mod maps;
 mod ops;

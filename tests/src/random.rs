@@ -1,5 +1,6 @@
 //! Random graphs in text form, each from the left side of a rule: shapes that satisfy its conditions and shapes that just fail to.
 
+mod activations;
 mod attention;
 mod border;
 mod bounds;
@@ -17,6 +18,7 @@ mod systems;
 
 use std::fmt::Write;
 
+pub use activations::{gelu, hard_sigmoid, hard_swish, mean_of, mish, swish};
 pub use attention::attention;
 pub use border::filled_border;
 pub use bounds::{clamps, extremes, pad_of_pad, reductions};

@@ -27,6 +27,8 @@ enum Numbers {
     Field,
     /// In f64, within 1e-12 of the largest element: for rules about order, or whose constants are no dyadic fractions.
     Float,
+    /// In f64, within 1e-6 of the largest element: for operators whose own constants are rounded to f32.
+    Rounded,
 }
 
 struct Subject {
@@ -83,6 +85,13 @@ subjects! {
     clip_clip: "clip-clip" Float random::clamps;
     pad_pad: "pad-pad" Field random::pad_of_pad;
     reduce_reduce: "reduce-reduce" Float random::reductions;
+    hard_swish: "hard-swish" Rounded random::hard_swish;
+    swish: "swish" Rounded random::swish;
+    mish: "mish" Rounded random::mish;
+    gelu: "gelu" Rounded random::gelu;
+    hard_sigmoid: "hard-sigmoid" Rounded random::hard_sigmoid;
+    mean_before_pointwise: "mean-before-pointwise" Float |r| random::mean_of(r, true);
+    mean_of_scaled: "mean-of-scaled" Float |r| random::mean_of(r, false);
     pointwise_after_transposed: "pointwise-after-transposed" Field |r| random::transposed(r, false);
     pointwise_before_transposed: "pointwise-before-transposed" Field |r| random::transposed(r, true);
     pool_before_pointwise: "pool-before-pointwise" Float |r| random::pointwise_and_average(r, false);
@@ -158,12 +167,13 @@ fn check(name: &str) {
     let subject = SUBJECTS.iter().find(|s| s.rule == name).expect("the rule is listed");
     let rule = registry::find(subject.rule).expect("the rule is registered");
     match subject.numbers {
-        Numbers::Field => try_rule::<Field>(subject, rule),
-        Numbers::Float => try_rule::<f64>(subject, rule),
+        Numbers::Field => try_rule::<Field>(subject, rule, 0.0),
+        Numbers::Float => try_rule::<f64>(subject, rule, 1e-12),
+        Numbers::Rounded => try_rule::<f64>(subject, rule, 1e-6),
     }
 }
 
-fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule) {
+fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule, tolerance: f64) {
     let wanted: usize = std::env::var("CONVC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     let (mut fired, mut open_shapes, mut refused_texts, mut seed) = (0, 0, 0, 0);
     let mut held: BTreeSet<&str> = BTreeSet::new();
@@ -195,7 +205,7 @@ fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule) {
             open_shapes += usize::from(r.same_shape.is_none());
             let rewritten = r.graph.unwrap_or_else(|e| panic!("{}: ill-typed: {e}\n{text}", rule.name));
             known.insert(print(&rewritten));
-            match agree::<S>(&graph, &rewritten, seed, 1e-12) {
+            match agree::<S>(&graph, &rewritten, seed, tolerance) {
                 Ok(tried) => fired += usize::from(tried > 0),
                 Err(e) => panic!("{} (seed {seed}): {e}\n{text}becomes\n{}", rule.name, print(&rewritten)),
             }
@@ -208,7 +218,7 @@ fn try_rule<S: Number>(subject: &Subject, rule: &'static Rule) {
                     Err(_) => m.refused += 1,
                     // It fires here without being forced.
                     Ok(rewritten) if known.contains(&print(&rewritten)) => {}
-                    Ok(rewritten) => match agree::<S>(&graph, &rewritten, seed, 1e-12) {
+                    Ok(rewritten) => match agree::<S>(&graph, &rewritten, seed, tolerance) {
                         Ok(tried) => m.equal += usize::from(tried > 0),
                         Err(e) => {
                             m.wrong += 1;

@@ -50,8 +50,8 @@ impl OnnxOperator for Gelu {
             Approximate::Tanh => {
                 let cubic = node.float_like(0, "cubic", 0.044_715);
                 let scale = node.float_like(0, "scale", (2.0 / std::f64::consts::PI).sqrt());
-                let square = step(node, "Mul", &[&x, &x]);
-                let cube = step(node, "Mul", &[&square, &x]);
+                let three = node.float_like(0, "three", 3.0);
+                let cube = step(node, "Pow", &[&x, &three]);
                 let term = step(node, "Mul", &[&cubic, &cube]);
                 let sum = step(node, "Add", &[&x, &term]);
                 let inner = step(node, "Mul", &[&scale, &sum]);
@@ -75,7 +75,7 @@ mod tests {
     fn a_composition_before_opset_20() {
         let x = Tensor::vector(vec![-3.7f32, -0.5, 0.0, 0.3, 0.9, 5.5]);
         let args = [Arg::Input(Fact::of(&x))];
-        for (text, nodes) in [("none", 5), ("tanh", 9)] {
+        for (text, nodes) in [("none", 5), ("tanh", 8)] {
             let attrs = vec![string("approximate", text)];
             let count = |opset| rewritten("Gelu", (20, opset), &args, attrs.clone(), std::slice::from_ref(&x)).map(|n| n.len());
             assert_eq!(count(20), Ok(1));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use convc_runtime::{
     Bindings, Dim, Fact, Op, OpError, Symbol, Tensor,
-    ops::{InferCx, compose::Composer},
+    ops::{InferCx, compose::Composer, unary::UnaryKind},
 };
 
 use super::{Dialect, Options};
@@ -202,7 +202,12 @@ impl Pricing {
             _ => 1.0,
         };
         let time = profile.launch * share + (macs / profile.macs).max(moved * slower / profile.bytes);
-        Work { macs, time }
+        // A Sigmoid and a Mul, as which older operator sets have it, are one fast kernel elsewhere, and it is a slow one.
+        let passes = match op {
+            Op::Unary(u) if u.kind == UnaryKind::Swish && !self.fused => 4.0,
+            _ => 1.0,
+        };
+        Work { macs, time: time * passes }
     }
 }
 

@@ -41,16 +41,6 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
             }
             Ok(y)
         }
-        Op::Unary(_) => {
-            let f: fn(f64) -> f64 = match op.name() {
-                "Sigmoid" => |v| 1.0 / (1.0 + (-v).exp()),
-                "Exp" => f64::exp,
-                "Abs" => f64::abs,
-                "Tanh" => f64::tanh,
-                name => return Err(format!("the oracle has no {name}")),
-            };
-            Ok(Array::real(x.shape.clone(), x.reals().iter().map(|v| v.apply(op.name(), f)).collect()))
-        }
         Op::Range(_) => {
             let n = |i: usize| Ok::<i64, String>(need(operands, i)?.ints()[0]);
             let (start, limit, delta) = (n(0)?, n(1)?, n(2)?);
@@ -87,7 +77,7 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
         }
         Op::MatMul(_) | Op::Einsum(_) => super::products::apply(op, operands),
         Op::Gemm(op) => gemm(op, operands),
-        other => super::reduce::apply(other, operands),
+        other => super::functions::apply(other, operands),
     }
 }
 

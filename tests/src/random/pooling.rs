@@ -144,7 +144,15 @@ fn max_pool(rng: &mut Rng, t: &mut Text, x: &str, n: usize, ceil: bool) -> Strin
 /// A MaxPool behind one that mostly has a stride of 1.
 #[must_use]
 pub fn pool_of_pool(rng: &mut Rng) -> String {
-    let x = map(rng, 1);
+    // Two grids and a single window, so that sizes agree where the reach does not.
+    let apart = rng.chance(8);
+    // A last window that begins behind the inner map but not behind the input.
+    let late = !apart && rng.chance(8);
+    let x = match (apart, late) {
+        (true, _) => MapShape { batch: "1".into(), channels: 1, sizes: vec!["9".into()] },
+        (_, true) => MapShape { batch: "1".into(), channels: 1, sizes: vec!["H".into()] },
+        _ => map(rng, 1),
+    };
     let n = x.spatial();
     let mut t = Text::new(rng, "f64");
     let input = t.input(&x.dims());
@@ -153,9 +161,6 @@ pub fn pool_of_pool(rng: &mut Rng) -> String {
         let mut s = Shape::random(rng, 1, 1, n);
         if rng.chance(85) {
             s.dilations.clone_from(&dilations);
-        } else if !inner && rng.chance(60) {
-            // So that sizes agree where the reach does not.
-            s.strides.fill(4);
         }
         if inner && rng.chance(85) {
             s.strides.fill(1);
@@ -175,7 +180,21 @@ pub fn pool_of_pool(rng: &mut Rng) -> String {
                 s.end[a] = reach + rng.range(0, 2);
             }
         }
-        let ceil = i64::from(rng.chance(20));
+        if apart {
+            s.taps.fill(2);
+            s.dilations.fill(if inner { 1 } else { 3 });
+            s.strides.fill(if inner { 1 } else { 16 });
+            s.begin.fill(0);
+            s.end.fill(0);
+        }
+        if late {
+            s.taps.fill(if inner { 3 } else { 2 });
+            s.dilations.fill(1);
+            s.strides.fill(if inner { 1 } else { 2 });
+            s.begin.fill(0);
+            s.end.fill(i64::from(!inner));
+        }
+        let ceil = i64::from(late || (rng.chance(20) && !apart));
         let attributes = format!(
             "auto_pad=\"NOTSET\", ceil_mode={ceil}, dilations={:?}, kernel_shape={:?}, pads={:?}, strides={:?}, indices=0, \
              column_major=0",

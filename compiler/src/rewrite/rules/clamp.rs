@@ -19,9 +19,9 @@ const KNOWN: Condition = Condition { name: "known-bounds", text: "every bound th
 
 /// A lower and an upper bound, infinite where there is none.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Bounds {
-    lower: f64,
-    upper: f64,
+pub(super) struct Bounds {
+    pub(super) lower: f64,
+    pub(super) upper: f64,
 }
 
 impl Bounds {
@@ -47,7 +47,7 @@ impl Bounds {
 }
 
 /// The one number that a floating-point constant holds.
-fn number(view: &dyn View, class: Class) -> Option<f64> {
+pub(super) fn number(view: &dyn View, class: Class) -> Option<f64> {
     match view.constant(class)?.to_tensor().ok()?.to_f64s()?[..] {
         [v] if !v.is_nan() => Some(v),
         _ => None,
@@ -55,7 +55,7 @@ fn number(view: &dyn View, class: Class) -> Option<f64> {
 }
 
 /// The bounds of a Relu or Clip, with those that are no constants left out, and whether there are none such.
-fn bounds_of(view: &dyn View, app: &App<'_>) -> Option<(Bounds, bool)> {
+pub(super) fn bounds_of(view: &dyn View, app: &App<'_>) -> Option<(Bounds, bool)> {
     let mut known = true;
     let mut bound = |i: usize, none: f64| match app.operand(i) {
         None => none,

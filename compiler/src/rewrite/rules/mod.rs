@@ -1,5 +1,6 @@
 //! The rules, one file per family. To add one, copy the nearest file and add its rules to the list below.
 
+pub mod activation;
 pub mod affine;
 pub mod border;
 pub mod branch;
@@ -11,6 +12,7 @@ mod cuts;
 pub mod dense;
 mod facts;
 mod frame;
+pub mod global;
 pub mod groups;
 pub mod identity;
 pub mod involution;
@@ -49,6 +51,7 @@ pub fn all() -> Vec<&'static Rule> {
         maxpool::RULES,
         transposed::RULES,
         resample::RULES,
+        global::RULES,
         pool::RULES,
         compose::RULES,
         branch::RULES,
@@ -64,6 +67,7 @@ pub fn all() -> Vec<&'static Rule> {
         systems::ghost::RULES,
         systems::sc_conv::RULES,
         systems::attention::RULES,
+        activation::RULES,
         sibling::RULES,
     ]
     .concat()

@@ -1,0 +1,98 @@
+//! Means over positions: what is the same everywhere goes behind them.
+
+use convc_runtime::{
+    Op,
+    ops::{binary::BinaryKind, global_pool::GlobalPoolKind, reduce::ReduceKind},
+};
+
+use super::{compose::convs_in, parts::from_front, transposed::is_pointwise};
+use crate::rewrite::{
+    rule::{Exactness, Phase, Rule},
+    view::{App, Class, Expr, View},
+};
+
+/// The axes over which an application averages, which stay as sizes of 1.
+fn averaged(view: &dyn View, app: &App<'_>) -> Option<Vec<usize>> {
+    let rank = view.fact(app.operand(0)?)?.rank();
+    match app.op {
+        Op::GlobalPool(p) if p.kind == GlobalPoolKind::Average => Some((2..rank).collect()),
+        Op::Reduce(r) if r.kind == ReduceKind::ReduceMean && r.keepdims => {
+            let axes = view.fact(app.operand(1)?)?.i64s()?;
+            axes.into_iter().map(|a| from_front(a, rank)).collect::<Option<Vec<usize>>>().filter(|a| !a.is_empty())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a class has one element along each of these axes of a tensor of this rank.
+fn is_same_along(view: &dyn View, class: Class, axes: &[usize], rank: usize) -> bool {
+    let Some(fact) = view.fact(class) else { return false };
+    let missing = rank.saturating_sub(fact.rank());
+    fact.rank() <= rank && axes.iter().all(|&a| a < missing || fact.shape[a - missing].as_fixed() == Some(1))
+}
+
+/// `mean(conv1x1(x, w, b))  =>  conv1x1(mean(x), w, b)`, over positions
+///
+/// Sound over the reals: means of positions and sums over channels commute, and the mean of a bias is the bias.
+/// Not sound for: an activation between; windows of several taps.
+/// Exactness: reassociated.
+/// Pays: the convolution works on one position.
+pub const MEAN_BEFORE_POINTWISE: Rule = Rule {
+    name: "mean-before-pointwise",
+    equation: "mean(conv1x1(x, w, b)) => conv1x1(mean(x), w, b)",
+    conditions: &[],
+    exactness: Exactness::Reassociated,
+    pays: "the convolution works on one position",
+    phase: Phase::Explore,
+    roots: &["GlobalAveragePool", "ReduceMean"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        let (Some(y), Some(axes)) = (app.operand(0), averaged(view, app)) else { return };
+        for conv in convs_in(view, y).iter().filter(|c| is_pointwise(c)) {
+            // Over the batch the mean commutes too; over channels it is another one.
+            if axes.contains(&1) {
+                continue;
+            }
+            let mean = Expr::of(app).with_operand(0, conv.x.into());
+            let operands = vec![Some(mean), Some(conv.kernel.weights.clone()), conv.bias.map(Expr::Class)];
+            cx.rewrite(Expr::of(app).with_operand(0, conv.expr()), Expr::op(conv.op.clone(), operands));
+        }
+    },
+};
+
+/// `mean(x * a)  =>  mean(x) * a`, and so for `x + a`, `x - a` and `a - x`
+///
+/// Sound over the reals where `a` has one element along the axes averaged: it need not be a constant.
+/// Not sound for: an `a` that varies along them.
+/// Exactness: reassociated.
+/// Pays: one pass over the map disappears, unless the product is needed otherwise.
+pub const MEAN_OF_SCALED: Rule = Rule {
+    name: "mean-of-scaled",
+    equation: "mean(x * a) => mean(x) * a; and so for x + a, x - a, a - x",
+    conditions: &[],
+    exactness: Exactness::Reassociated,
+    pays: "one pass over the map disappears",
+    phase: Phase::Explore,
+    roots: &["GlobalAveragePool", "ReduceMean"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        let (Some(y), Some(axes)) = (app.operand(0), averaged(view, app)) else { return };
+        let Some(rank) = view.fact(y).map(convc_runtime::Fact::rank) else { return };
+        for inner in view.apps(y) {
+            let (Op::Binary(b), Some(p), Some(q)) = (inner.op, inner.operand(0), inner.operand(1)) else { continue };
+            for (x, a, place) in [(p, q, 0), (q, p, 1)] {
+                // A quotient by 0 is infinite of one sign for each element.
+                let linear = matches!(b.kind, BinaryKind::Add | BinaryKind::Sub | BinaryKind::Mul);
+                let whole = view.fact(x).map(convc_runtime::Fact::rank) == Some(rank);
+                if linear && whole && !view.is_constant(x) && is_same_along(view, a, &axes, rank) {
+                    let mean = Expr::of(app).with_operand(0, x.into());
+                    let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
+                    cx.rewrite(lhs, Expr::of(&inner).with_operand(place, mean));
+                }
+            }
+        }
+    },
+};
+
+/// The rules of this file.
+pub const RULES: &[&Rule] = &[&MEAN_BEFORE_POINTWISE, &MEAN_OF_SCALED];
