@@ -52,10 +52,10 @@ pub struct Engine {
     pub steps: Vec<Step>,
     /// The candidates that did not fire.
     pub not_fired: BTreeSet<NotFired>,
-    term_of: BTreeMap<Value, TermId>,
-    value_of: BTreeMap<TermId, Value>,
+    term_of: HashMap<Value, TermId>,
+    value_of: HashMap<TermId, Value>,
     /// The terms of constant nodes, which never change: a term is found by a hash over all bytes.
-    constants: BTreeMap<NodeId, TermId>,
+    constants: HashMap<NodeId, TermId>,
     /// The numbers of the nodes' operators, which never change either.
     op_ids: HashMap<NodeId, OpId>,
     /// The operators of the nodes as read, by the origin that names them.
@@ -71,9 +71,9 @@ impl Engine {
             terms: Terms::new(),
             steps: Vec::new(),
             not_fired: BTreeSet::new(),
-            term_of: BTreeMap::new(),
-            value_of: BTreeMap::new(),
-            constants: BTreeMap::new(),
+            term_of: HashMap::new(),
+            value_of: HashMap::new(),
+            constants: HashMap::new(),
             op_ids: HashMap::new(),
             operators: BTreeMap::new(),
         };

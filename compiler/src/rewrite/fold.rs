@@ -33,6 +33,9 @@ pub struct FoldLimits {
 /// A folded value may be this many times as large as what it is made of: a kernel set into a larger one is.
 const GROWTH_FACTOR: usize = 16;
 
+/// Bytes of constants that are folded together.
+const BATCH: usize = 1 << 25;
+
 impl Default for FoldLimits {
     fn default() -> FoldLimits {
         FoldLimits { growth: 1 << 20, elements: 1 << 28, keep_bits: false }
@@ -130,6 +133,25 @@ impl Engine {
         bytes.is_none_or(|b| b <= given.saturating_mul(GROWTH_FACTOR).saturating_add(limits.growth))
     }
 
+    /// The values in batches, in their order, that are made of so many bytes at most: all that is computed at once is in memory
+    /// in f64 at once.
+    fn batches(&self, roots: Vec<Value>) -> Vec<Vec<Value>> {
+        let mut batches: Vec<Vec<Value>> = Vec::new();
+        let mut bytes = BATCH;
+        for v in roots {
+            let given: usize = cone(&self.graph, &[v]).into_iter().map(|id| constant_bytes(&self.graph, id)).sum();
+            bytes = bytes.saturating_add(given);
+            match batches.last_mut() {
+                Some(batch) if bytes < BATCH => batch.push(v),
+                _ => {
+                    batches.push(vec![v]);
+                    bytes = given;
+                }
+            }
+        }
+        batches
+    }
+
     fn fold_constants(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
         self.refresh();
         let mut refused = BTreeSet::new();
@@ -147,10 +169,15 @@ impl Engine {
             return Ok(0);
         }
         let real = if limits.keep_bits { Real::Native } else { Real::F64 };
-        let results = evaluate(&self.graph, &roots, &foldable, real)?;
         let count = roots.len();
-        for (v, tensor) in roots.into_iter().zip(results) {
-            let constant = rounded(&self.graph, v, &tensor)?;
+        let mut folded = Vec::with_capacity(count);
+        for batch in self.batches(roots) {
+            let results = evaluate(&self.graph, &batch, &foldable, real)?;
+            for (v, tensor) in batch.into_iter().zip(results) {
+                folded.push((v, rounded(&self.graph, v, &tensor)?));
+            }
+        }
+        for (v, constant) in folded {
             self.put(v, &constant)?;
         }
         self.graph.remove_dead();

@@ -104,6 +104,9 @@ pub enum RunError {
 struct Prepared {
     plan: Arc<Plan>,
     constants: Vec<(Slot, Tensor)>,
+    /// Constants that another type stands for: which of the plan's it is. They are made for each instruction that reads them,
+    /// since all of them at once are several times the model.
+    made: BTreeMap<Slot, usize>,
     /// For each instruction that is an `If`: the branch for true, the one for false.
     branches: BTreeMap<usize, [Box<Prepared>; 2]>,
 }
@@ -111,10 +114,12 @@ struct Prepared {
 impl Prepared {
     fn new(plan: &Arc<Plan>, real: Real) -> Result<Prepared, RunError> {
         let load = |(slot, c): &(Slot, crate::Constant)| {
-            let tensor = c.to_tensor().map_err(|source| RunError::Constant { slot: *slot, source })?;
-            Ok((*slot, tensor.to_real(real)))
+            Ok((*slot, c.to_tensor().map_err(|source| RunError::Constant { slot: *slot, source })?))
         };
-        let constants = plan.constants.iter().map(load).collect::<Result<_, RunError>>()?;
+        let is_made = |c: &crate::Constant| real != Real::Native && c.dtype().is_float();
+        let as_they_are = plan.constants.iter().filter(|(_, c)| !is_made(c));
+        let constants = as_they_are.map(load).collect::<Result<_, RunError>>()?;
+        let made = plan.constants.iter().zip(0..).filter(|((_, c), _)| is_made(c)).map(|((s, _), i)| (*s, i)).collect();
         let mut branches = BTreeMap::new();
         for (i, step) in plan.instructions.iter().enumerate() {
             if let Action::If { then_branch, else_branch } = &step.action {
@@ -122,7 +127,24 @@ impl Prepared {
                 branches.insert(i, [prepare(then_branch)?, prepare(else_branch)?]);
             }
         }
-        Ok(Prepared { plan: Arc::clone(plan), constants, branches })
+        Ok(Prepared { plan: Arc::clone(plan), constants, made, branches })
+    }
+
+    /// Makes those of `slots` that are constants which another type stands for; returns which.
+    fn make(
+        &self,
+        slots: impl Iterator<Item = Slot>,
+        values: &mut [Option<Tensor>],
+        real: Real,
+    ) -> Result<Vec<Slot>, RunError> {
+        let mut made = Vec::new();
+        for slot in slots {
+            let Some((_, c)) = self.made.get(&slot).and_then(|i| self.plan.constants.get(*i)) else { continue };
+            let tensor = c.to_tensor().map_err(|source| RunError::Constant { slot, source })?;
+            values[slot.index()] = Some(tensor.to_real(real));
+            made.push(slot);
+        }
+        Ok(made)
     }
 }
 
@@ -233,6 +255,7 @@ impl Session {
         }
         for (i, step) in plan.instructions.iter().enumerate() {
             let start = matches!(watch, Watch::Steps(_)).then(Instant::now);
+            let made = prepared.make(step.inputs.iter().copied().flatten(), &mut values, self.options.real)?;
             let outputs = self.step(step, prepared.branches.get(&i), &values, watch)?;
             if let (Watch::Steps(observe), Some(start)) = (&mut *watch, start) {
                 observe(step, start.elapsed());
@@ -245,10 +268,11 @@ impl Session {
                     values[slot.index()] = Some(tensor);
                 }
             }
-            for slot in &step.last_use {
+            for slot in step.last_use.iter().chain(&made) {
                 values[slot.index()] = None;
             }
         }
+        prepared.make(plan.outputs.iter().map(|port| port.slot), &mut values, self.options.real)?;
         plan.outputs
             .iter()
             .map(|port| {

@@ -22,13 +22,17 @@ const TRIED: &[(i64, i64)] = &[(23, 6), (26, 4), (32, 32), (24, 8), (21, 7)];
 /// The least of [`TRIED`].
 const LEAST: i64 = 21;
 
+/// How often a map's sizes may have been halved for larger sizes to be tried.
+const MOST_HALVINGS: u32 = 8;
+
 /// How many of the choices of sizes must be possible for what is found there to count.
 pub const NEEDED: usize = 3;
 
 /// Operators nested in the arithmetic of indices at most.
 const DEPTH: usize = 64;
 
-/// Values for the symbols of the facts of these classes, several choices; one without any if there are none.
+/// Values for the symbols of the facts of these classes, several choices, at which no open size is below [`LEAST`] if that can be
+/// had; one without any if there are no symbols.
 #[must_use]
 pub fn choices(view: &dyn View, classes: &[Class]) -> Vec<Bindings> {
     let symbols: BTreeSet<Symbol> = classes
@@ -39,10 +43,19 @@ pub fn choices(view: &dyn View, classes: &[Class]) -> Vec<Bindings> {
     if symbols.is_empty() {
         return vec![Bindings::new()];
     }
-    let bind = |&(first, step): &(i64, i64)| {
-        symbols.iter().zip(0..).map(|(s, i)| (s.clone(), first + step * i)).collect::<Bindings>()
+    let bind = |scale: i64, &(first, step): &(i64, i64)| {
+        symbols.iter().zip(0..).map(|(s, i)| (s.clone(), scale * (first + step * i))).collect::<Bindings>()
     };
-    TRIED.iter().map(bind).collect()
+    // Deep in a network the maps are a fraction of what the symbols stand for.
+    let open = || classes.iter().filter_map(|c| view.fact(*c)).flat_map(|f| &f.shape).filter(|d| !d.is_fixed());
+    let reaches = |scale: &i64| {
+        TRIED.iter().all(|t| {
+            let bindings = bind(*scale, t);
+            open().all(|d| d.eval(&bindings).is_ok_and(|n| n >= LEAST))
+        })
+    };
+    let scale = (0..MOST_HALVINGS).map(|k| 1 << k).find(reaches).unwrap_or(1);
+    TRIED.iter().map(|t| bind(scale, t)).collect()
 }
 
 /// A view at chosen sizes.
