@@ -213,6 +213,17 @@ mod tests {
             let symbols = [NHW, &[(1, 0, "N")]].concat();
             check(op, &[&[n, 4, 6, 5], &[n, 3], &[3, 4, 4 / group, 3, 2], bias], &symbols, true);
         }
+        // Maps of one position: products of matrices.
+        for (n, bias) in [(1, &[][..]), (3, &[3, 5]), (2, &[5])] {
+            let op = MixedConv {
+                kind: MixedConvKind::CondConv,
+                strides: vec![1, 1],
+                pads: vec![0; 4],
+                dilations: vec![1, 1],
+                group: 1,
+            };
+            check(op, &[&[n, 4, 1, 1], &[n, 3], &[3, 5, 4, 1, 1], bias], &[(0, 0, "N"), (1, 0, "N")], true);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     Data, Dim, Element, Fact, OpError, Tensor, attribute_enum,
     attrs::{self, AttrValue, Attrs},
     ops::{
-        Expand, Gather, InferCx, Operator, RunCx, Slice,
+        Expand, Gather, InferCx, Operator, RunCx, Slice, Transpose,
         binary::BinaryKind,
         compose::{Compose, Composer, convolution},
         do_conv::check_group,
@@ -46,7 +46,7 @@ pub struct MixedConv {
 
 impl MixedConv {
     /// Defines the operator by others. A known batch N becomes one convolution of N groups over the folded batch; otherwise
-    /// the results of all experts are mixed, for a number of groups is static.
+    /// the results of all experts are mixed, for a number of groups is static; where each map is one position, matrices are.
     ///
     /// # Errors
     /// If an operand is missing, or the sizes of W are not known.
@@ -92,6 +92,22 @@ impl MixedConv {
                     c.reshape(&y, &[&[n, *o], kept.as_slice()].concat())
                 }
             }
+            // A product of matrices needs no number of groups.
+            _ if self.is_product(&c.sizes(&x, "X")?.fact, kernel) => {
+                let w = c.reshape(&w, &[*experts, *o, *per_group])?;
+                let w = c.one(Transpose { perm: vec![0, 2, 1] }, vec![Some(w)])?;
+                let w = c.reshape(&w, &[*experts, per_group * o])?;
+                let matrices = c.matmul(&r, &w)?;
+                let matrices = c.reshape(&matrices, &[0, *per_group, *o])?;
+                let x = c.reshape(&x, &[0, 1, *per_group])?;
+                let y = c.matmul(&x, &matrices)?;
+                let y = c.reshape(&y, &[&[0, *o], ones.as_slice()].concat())?;
+                let Some(b) = b else { return Ok(y) };
+                let b = if mixed { c.matmul(&r, &b)? } else { b };
+                let batch = if mixed { 0 } else { 1 };
+                let b = c.reshape(&b, &[&[batch, *o], ones.as_slice()].concat())?;
+                c.binary(BinaryKind::Add, &y, &b)
+            }
             _ => {
                 let r = c.reshape(&r, &[&[0, *experts], ones.as_slice()].concat())?;
                 let conv = convolution(&self.strides, &self.pads, &self.dilations, self.group);
@@ -118,6 +134,17 @@ impl MixedConv {
                 }
             }
         }
+    }
+}
+
+impl MixedConv {
+    /// Whether it is a product of matrices: a 1x1 kernel on maps of one position.
+    fn is_product(&self, x: &Fact, kernel: &[i64]) -> bool {
+        let one = |d: &Dim| d.as_fixed() == Some(1);
+        self.group == 1
+            && kernel.iter().all(|&k| k == 1)
+            && self.pads.iter().all(|&p| p == 0)
+            && x.shape.get(2..).is_some_and(|s| s.iter().all(one))
     }
 }
 

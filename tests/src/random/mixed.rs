@@ -413,6 +413,17 @@ pub fn mixed_linear(rng: &mut Rng) -> String {
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
     let (n, e, i, o) = (rng.range(1, 3), rng.range(1, 3), rng.range(1, 4), rng.range(1, 4));
+    if rng.chance(30) {
+        // An open batch, which may be another than that of the coefficients.
+        let r = t.input(&["N".to_owned(), e.to_string()]);
+        let w = t.random(&[e, i * o]);
+        let flat = t.op("MatMul", &[&r, &w], "");
+        let batch = if rng.chance(25) { "M" } else { "N" };
+        let x = t.input(&[batch.to_owned(), i.to_string(), rng.pick(&["1", "1", "1", "2"]).to_owned()]);
+        let k = t.reshaped(&flat, &[rng.pick(&[0, -1]), o, i]);
+        let y = t.op("MatMul", &[&k, &x], "");
+        return t.finish(&y);
+    }
     let r = t.input(&[n.to_string(), e.to_string()]);
     let flat = t.mixture(rng, &r, n, e, i * o, false);
     // Vectors of which some share a matrix.

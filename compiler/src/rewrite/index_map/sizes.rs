@@ -31,7 +31,7 @@ pub const NEEDED: usize = 3;
 /// Operators nested in the arithmetic of indices at most.
 const DEPTH: usize = 64;
 
-/// Values for the symbols of the facts of these classes, several choices, at which no open size is below [`LEAST`] if that can be
+/// Values for the symbols of the facts of these classes, several choices, at which no open size is small if that can be
 /// had; one without any if there are no symbols.
 #[must_use]
 pub fn choices(view: &dyn View, classes: &[Class]) -> Vec<Bindings> {

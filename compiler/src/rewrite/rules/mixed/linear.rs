@@ -6,12 +6,12 @@ use super::{
     super::weights::{reshape, transpose},
     experts::pointwise,
     groups::{Bias, Mixed, bias_of, count, kind_of},
-    mixture::{Mixture, mixture},
-    routes::assemble,
+    mixture::{Mixture, mixture, open_product},
+    routes::{Block, assemble, large},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
-    view::{App, Class, Expr, View},
+    view::{App, Class, Expr, View, same_shape},
 };
 
 const OWN_MATRIX: Condition = Condition {
@@ -21,7 +21,7 @@ const OWN_MATRIX: Condition = Condition {
 
 /// A product with a mixed matrix.
 struct Product {
-    matrix: Mixture,
+    matrix: Matrix,
     /// Which operand the matrix is.
     place: usize,
     vectors: Class,
@@ -31,7 +31,32 @@ struct Product {
     outputs_first: bool,
     bias: Option<Class>,
     /// Sizes that the vectors must have.
-    wanted: Vec<i64>,
+    wanted: Vec<Dim>,
+}
+
+/// A matrix for each sample.
+struct Matrix {
+    /// Spelled out.
+    lhs: Expr,
+    blocks: Vec<Block>,
+    samples: Dim,
+    /// Whether the samples are its outermost axis.
+    samples_first: bool,
+    /// Elements for each sample.
+    size: i64,
+}
+
+impl Matrix {
+    fn read(view: &dyn View, class: Class) -> Option<Matrix> {
+        if let Some(m) = mixture(view, class) {
+            let Mixture { lhs, blocks, before, samples, after } = m;
+            let samples_first = before == 1 || samples == 1;
+            return Some(Matrix { lhs, blocks, samples: samples.into(), samples_first, size: before * after });
+        }
+        let samples = view.fact(class)?.shape.first().filter(|d| !d.is_fixed())?.clone();
+        let (lhs, block, size) = open_product(view, class, &samples)?;
+        Some(Matrix { lhs, blocks: vec![block], samples, samples_first: true, size })
+    }
 }
 
 fn product(view: &dyn View, app: &App<'_>) -> Option<Product> {
@@ -46,17 +71,17 @@ fn product(view: &dyn View, app: &App<'_>) -> Option<Product> {
         if view.is_constant(k) || view.is_constant(vectors) || (place == 0 && matches!(app.op, Op::Gemm(_))) {
             return None;
         }
-        let matrix = mixture(view, k)?;
-        let sizes: Vec<i64> = view.fact(k)?.shape.iter().map(Dim::as_fixed).collect::<Option<_>>()?;
-        let (lead, [p, q]) = sizes.split_last_chunk()?;
+        let matrix = Matrix::read(view, k)?;
+        let (lead, [p, q]) = view.fact(k)?.shape.split_last_chunk()?;
+        let (p, q) = (p.as_fixed()?, q.as_fixed()?);
         // What is made of coefficients alone is a router's own product.
-        if lead.iter().product::<i64>() != matrix.samples || matrix.before * matrix.after != p * q || p * q == 1 {
+        if Dim::product(lead).equals(&matrix.samples) != Some(true) || matrix.size != p * q || p * q == 1 {
             return None;
         }
         let outputs_first = (place == 0) != trans_b;
-        let (outputs, inputs) = if outputs_first { (*p, *q) } else { (*q, *p) };
+        let (outputs, inputs) = if outputs_first { (p, q) } else { (q, p) };
         let vector = if place == 0 { [inputs, 1] } else { [1, inputs] };
-        let wanted = lead.iter().copied().chain(vector).collect();
+        let wanted = lead.iter().cloned().chain(vector.map(Dim::from)).collect();
         Some(Product { matrix, place, vectors, inputs, outputs, outputs_first, bias: app.operand(2), wanted })
     })
 }
@@ -86,41 +111,44 @@ pub const MIXED_LINEAR: Rule = Rule {
 fn recognise(cx: &mut Cx<'_>, class: Class, app: &App<'_>) -> Option<(Expr, Expr)> {
     let view = cx.view;
     let p = product(view, app)?;
-    let n = p.matrix.samples;
+    let n = &p.matrix.samples;
     let found = view.fact(p.vectors)?;
-    let sizes: Option<Vec<i64>> = found.shape.iter().map(Dim::as_fixed).collect();
-    let ones = |s: &[i64]| s.iter().copied().filter(|&s| s != 1).collect::<Vec<i64>>();
-    let same = sizes.as_deref().map(|s| {
+    let single = n.as_fixed() == Some(1);
+    let same = if single {
         // One vector alone may lack axes of size 1, which a batch may not.
-        ones(s) == ones(&p.wanted) && (n == 1 || s == p.wanted) && (p.matrix.before == 1 || n == 1)
-    });
+        Some(large(&found.shape) == large(&p.wanted))
+    } else if p.matrix.samples_first {
+        same_shape(&found.shape, &p.wanted)
+    } else {
+        Some(false)
+    };
     let verdict = match same {
         Some(true) => Verdict::Holds,
         Some(false) => Verdict::Fails(format!("{found} meets the matrices of {n} samples")),
         None => Verdict::Unknown(format!("{found} meets the matrices of {n} samples")),
     };
     cx.require(OWN_MATRIX.name, verdict).then_some(())?;
-    let (routes, weights) = assemble(&p.matrix.blocks, &Dim::from(n))?;
+    let (routes, weights) = assemble(&p.matrix.blocks, n)?;
     let e = count(&p.matrix.blocks);
     let experts =
         if p.outputs_first { weights } else { transpose(reshape(weights, &[e, p.inputs, p.outputs]), &[0, 2, 1]) };
     let experts = reshape(experts, &[e, p.outputs, p.inputs, 1, 1]);
     let mut lhs = Expr::of(app).with_operand(p.place, p.matrix.lhs.clone());
-    let bias = match bias_of(view, p.bias, n, p.outputs, &routes) {
-        Bias::None => None,
-        Bias::Some(spelled, value, _) => {
-            let flat = view.fact(p.bias?)?.element_count().as_fixed() == Some(p.outputs);
-            lhs = lhs.with_operand(2, spelled);
-            let shared = value == Expr::Class(p.bias?);
-            Some(if shared { reshape(value, &[p.outputs]) } else { value }).filter(|_| flat)
+    let mut bias = None;
+    if let Some(b) = p.bias {
+        let Bias::Some(spelled, value, _) = bias_of(view, p.bias, n.as_fixed()?, p.outputs, &routes) else { return None };
+        if view.fact(b)?.element_count().as_fixed() != Some(p.outputs) {
+            return None;
         }
-    };
-    if bias.is_none() && p.bias.is_some() {
-        return None;
+        lhs = lhs.with_operand(2, spelled);
+        bias = Some(if value == Expr::Class(b) { reshape(value, &[p.outputs]) } else { value });
     }
     let kind = kind_of(view, &p.matrix.blocks);
     let mixed = Mixed { lhs: lhs.clone(), blocks: Vec::new(), routes, experts, bias, window: pointwise() };
-    let y = mixed.on(kind, reshape(p.vectors.into(), &[n, p.inputs, 1, 1]));
-    let shape: Vec<i64> = view.fact(class)?.shape.iter().map(Dim::as_fixed).collect::<Option<_>>()?;
+    // An open number of samples is copied.
+    let batch = n.as_fixed().unwrap_or(0);
+    let y = mixed.on(kind, reshape(p.vectors.into(), &[batch, p.inputs, 1, 1]));
+    let size = |(i, d): (usize, &Dim)| d.as_fixed().or((i == 0 && batch == 0).then_some(0));
+    let shape: Vec<i64> = view.fact(class)?.shape.iter().enumerate().map(size).collect::<Option<_>>()?;
     Some((lhs, reshape(y, &shape)))
 }

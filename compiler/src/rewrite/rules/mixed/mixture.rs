@@ -34,6 +34,33 @@ pub(super) fn mixture(view: &dyn View, class: Class) -> Option<Mixture> {
     go(view, class, DEPTH)
 }
 
+/// A view of the product of coefficients `[n, E]`, for an open number n of samples, and a constant matrix: spelled out, what is
+/// multiplied, and the elements of each sample.
+pub(super) fn open_product(view: &dyn View, class: Class, n: &Dim) -> Option<(Expr, Block, i64)> {
+    fn go(view: &dyn View, class: Class, n: &Dim, depth: usize) -> Option<(Expr, Block, i64)> {
+        let depth = depth.checked_sub(1)?;
+        view.apps(class).iter().find_map(|app| {
+            let x = app.operand(0).filter(|x| !view.is_constant(*x))?;
+            if VIEWS.contains(&app.op.name()) {
+                let (lhs, block, size) = go(view, x, n, depth)?;
+                return Some((Expr::of(app).with_operand(0, lhs), block, size));
+            }
+            let w = app.operand(1).filter(|w| view.is_constant(*w))?;
+            let trans_b = match app.op {
+                Op::MatMul(_) => false,
+                Op::Gemm(g) if app.operand(2).is_none() && g.alpha == 1.0 && !g.trans_a => g.trans_b,
+                _ => return None,
+            };
+            let [p, q] = shape_of(view, w)?.try_into().ok()?;
+            let (e, m) = if trans_b { (q, p) } else { (p, q) };
+            let (lhs, of) = coefficients(view, x, n, e)?;
+            let weights = if trans_b { transpose(w.into(), &[1, 0]) } else { w.into() };
+            Some((Expr::of(app).with_operand(0, lhs), Block { of, column: None, weights }, m))
+        })
+    }
+    go(view, class, n, DEPTH)
+}
+
 fn shape_of(view: &dyn View, class: Class) -> Option<Vec<i64>> {
     let shape: Vec<i64> = view.fact(class)?.shape.iter().map(Dim::as_fixed).collect::<Option<_>>()?;
     // Nothing is to be said of empty tensors.
