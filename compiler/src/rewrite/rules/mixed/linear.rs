@@ -136,7 +136,9 @@ fn recognise(cx: &mut Cx<'_>, class: Class, app: &App<'_>) -> Option<(Expr, Expr
     let mut lhs = Expr::of(app).with_operand(p.place, p.matrix.lhs.clone());
     let mut bias = None;
     if let Some(b) = p.bias {
-        let Bias::Some(spelled, value, _) = bias_of(view, p.bias, n.as_fixed()?, p.outputs, &routes) else { return None };
+        let Bias::Some(spelled, value, _) = bias_of(view, p.bias, n.as_fixed()?, p.outputs, &routes) else {
+            return None;
+        };
         if view.fact(b)?.element_count().as_fixed() != Some(p.outputs) {
             return None;
         }
