@@ -60,6 +60,7 @@ subjects! {
     identity: "identity" Field random::identities;
     add_zero: "add-zero" Field |r| random::neutral(r, &["Add", "Sub"], 0);
     mul_one: "mul-one" Field |r| random::neutral(r, &["Mul", "Div"], 1);
+    fill_as_scalar: "fill-as-scalar" Field random::fills;
     cast_same: "cast-same" Field random::casts;
     relu_relu: "relu-relu" Float random::relus;
     concat_one: "concat-one" Field random::concats;

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use convc_runtime::{AttrValue, Constant, DType, Dim, Fact, Op, ops::InferCx};
+use convc_runtime::{
+    AttrValue, Constant, DType, Dim, Fact, Op,
+    ops::{InferCx, binary::BinaryKind},
+};
 use sha2::{Digest, Sha256};
 
 use super::view::{App, Class, Expr, View};
@@ -68,6 +71,16 @@ enum Key {
     Value(Arc<str>),
     Constant(String),
     Op(OpId, Vec<Option<TermId>>),
+}
+
+impl Key {
+    /// The key of an operator on terms. Which operand of a sum or product comes first is of no matter, to the last bit.
+    fn of(op: &Op, number: OpId, mut operands: Vec<Option<TermId>>) -> Key {
+        if matches!(op, Op::Binary(b) if matches!(b.kind, BinaryKind::Add | BinaryKind::Mul)) {
+            operands.sort_unstable();
+        }
+        Key::Op(number, operands)
+    }
 }
 
 /// An operator with its attributes, by the number that a [`Terms`] gives it.
@@ -251,7 +264,7 @@ impl Terms {
     /// The term of an operator on terms, if it is in the table.
     #[must_use]
     pub fn find_apply(&self, op: &Op, operands: Vec<Option<TermId>>) -> Option<TermId> {
-        self.index.get(&Key::Op(*self.ops.get(&op_key(op))?, operands)).copied()
+        self.index.get(&Key::of(op, *self.ops.get(&op_key(op))?, operands)).copied()
     }
 
     /// The term of an operator on terms; its fact follows from theirs, or is `fact` where it does not.
@@ -274,7 +287,7 @@ impl Terms {
         operands: Vec<Option<TermId>>,
         fact: Option<&Fact>,
     ) -> TermId {
-        let key = Key::Op(number, operands.clone());
+        let key = Key::of(op, number, operands.clone());
         if let Some(&id) = self.index.get(&key) {
             return id;
         }

@@ -70,6 +70,17 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
             let sizes = x.shape[start as usize..end.max(start) as usize].to_vec();
             Ok(Array { shape: vec![sizes.len() as i64], data: Elements::Int(sizes) })
         }
+        Op::ConstantOfShape(op) => {
+            let shape = x.ints().to_vec();
+            let count = shape.iter().product::<i64>() as usize;
+            let whole = op.value.to_i64s().and_then(|v| v.first().copied());
+            let real = op.value.to_f64s().and_then(|v| v.first().copied());
+            match (whole, real) {
+                (Some(v), _) => Ok(Array { shape, data: Elements::Int(vec![v; count]) }),
+                (None, Some(v)) => Ok(Array::real(shape, vec![S::from_f64(v); count])),
+                _ => Err("a fill of neither integers nor numbers".into()),
+            }
+        }
         Op::Reshape(op) => {
             let asked = need(operands, 1)?.ints();
             let mut shape: Vec<i64> =

@@ -81,3 +81,33 @@ pub fn neutral(rng: &mut Rng, kinds: &[&str], element: i64) -> String {
     let y = t.op(kind, &[a, b], "");
     t.finish(&y)
 }
+
+/// A tensor and a fill of the shape of it or of another one, viewed or not.
+#[must_use]
+pub fn fills(rng: &mut Rng) -> String {
+    let dtype = rng.pick(&["f32", "f64", "i64"]);
+    let mut t = Text::new(rng, dtype);
+    let (x, shape) = tensor(rng, &mut t, 1);
+    // Wider along one axis, or as wide.
+    let mut other = shape.clone();
+    if rng.chance(25) {
+        let at = rng.range(0, shape.len() as i64 - 1) as usize;
+        other[at] = rng.pick(&["1", "3", "K"]).to_owned();
+    }
+    let like = if rng.chance(50) { x.clone() } else { t.input(&other) };
+    let sizes = t.op("Shape", &[&like], "start=0");
+    let value = rng.pick(&["1", "2", "-3"]);
+    let of = if dtype == "i64" { value.to_owned() } else { format!("{value}.0") };
+    let mut fill = t.op("ConstantOfShape", &[&sizes], &format!("value={dtype}[1] = [{of}]"));
+    if rng.chance(30) {
+        let front = t.ints(&[0]);
+        fill = t.op("Unsqueeze", &[&fill, &front], "");
+        if rng.chance(70) {
+            fill = t.op("Squeeze", &[&fill, &front], "");
+        }
+    }
+    let kind = rng.pick(&["Add", "Sub", "Mul"]);
+    let (a, b) = if rng.chance(60) { (&x, &fill) } else { (&fill, &x) };
+    let y = t.op(kind, &[a, b], "");
+    t.finish(&y)
+}

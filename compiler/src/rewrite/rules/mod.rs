@@ -11,6 +11,7 @@ pub mod concat;
 mod cuts;
 pub mod dense;
 mod facts;
+pub mod fill;
 mod frame;
 pub mod global;
 pub mod groups;
@@ -41,6 +42,7 @@ use super::{
 pub fn all() -> Vec<&'static Rule> {
     [
         identity::RULES,
+        fill::RULES,
         shape::RULES,
         affine::RULES,
         clamp::RULES,
