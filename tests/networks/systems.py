@@ -11,7 +11,7 @@ nodes and commutative operands in another order, and all of these at once. For e
   counts     `convc optimize --dialect convc`, which verifies: the operators of domain ai.convc are those that the model's row
              (BLOCKS in blocks.py, ROWS below) asks for, no more and no fewer; no BatchNormalization, except behind an Involution; Conv as the row says
   standard   `convc optimize`: accepted by onnx.checker, without ai.convc, within 1e-4 max|b| + 1e-3 |b| of what ONNX Runtime
-             makes of the exported file, for symbolic axes at two sets of sizes; no more nodes than onnxslim leaves
+             makes of the exported file, for symbolic axes at two sets of sizes; no more nodes than onnxslim leaves of the variant
 and with --timing, which wants a quiet machine, instead of these
   timing     ONNX Runtime on the exported and the optimised file, 9 rounds of a second each in turn, medians: no model over 1.05
              times the original's time, some at most what FASTER says
@@ -285,7 +285,6 @@ def examine(task: Task, args: argparse.Namespace) -> Result:
         original = session(path, 1)
         given = feeds(task.name, task.form, original.get_inputs())
         want = [by_place(outputs(original, named(original, g))) for g in given]
-        slim = slim_nodes(onnx.load(str(path)))
     except Exception as e:
         result.refused = f"the file does not run: {type(e).__name__}: {(str(e).splitlines() or [''])[0]}"[:160]
         return result
@@ -295,6 +294,7 @@ def examine(task: Task, args: argparse.Namespace) -> Result:
         with tempfile.TemporaryDirectory(prefix="systems-") as tmp:
             try:
                 model = vary(onnx.load(str(path)), variant, zlib.crc32(path.name.encode()))
+                slim = slim_nodes(onnx.ModelProto.FromString(model.SerializeToString()))
             except Exception as e:  # a simplifier's own fault
                 row.cells["variant"] = f"none: {e}"
                 continue

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use convc_runtime::{
-    Op,
+    Dim, Op,
     ops::{Conv, depth_space::DepthMode, pad::PadMode, slice::resolve},
     window::{AutoPad, Window},
 };
@@ -99,13 +99,15 @@ pub struct Chains<'a, 's> {
     at: &'s Sized<'a>,
     source: Class,
     known: BTreeMap<Class, Option<IndexMap>>,
+    /// Bounds of slices that the maps take not to be negative: inference cannot tell, and leaves such a slice's size open.
+    pub assumed: Vec<Dim>,
 }
 
 impl<'a, 's> Chains<'a, 's> {
     /// Maps over `source` at these sizes.
     #[must_use]
     pub fn new(at: &'s Sized<'a>, source: Class) -> Chains<'a, 's> {
-        Chains { at, source, known: BTreeMap::new() }
+        Chains { at, source, known: BTreeMap::new(), assumed: Vec::new() }
     }
 
     /// The map of a class, if it is made of the source by movement that is understood.
@@ -123,9 +125,9 @@ impl<'a, 's> Chains<'a, 's> {
     }
 
     fn make(&mut self, class: Class, depth: usize) -> Option<IndexMap> {
-        let shape = self.at.shape(class)?;
+        let shape = self.at.shape(class);
         if class == self.source {
-            return IndexMap::identity(&shape);
+            return IndexMap::identity(&shape?);
         }
         let depth = depth.checked_sub(1)?;
         let app = movement(self.at.view, class)?;
@@ -136,9 +138,59 @@ impl<'a, 's> Chains<'a, 's> {
                 let axis = axis_of(c.axis, parts.first()?.rank())?;
                 IndexMap::concat(parts, axis)?
             }
-            _ => step(self.at, &app, &shape, self.map_within(app.operand(0)?, depth)?)?,
+            _ => {
+                let x = self.map_within(app.operand(0)?, depth)?;
+                let shape = match &shape {
+                    Some(s) => s.clone(),
+                    None => self.open_shape(&app, &x)?,
+                };
+                step(self.at, &app, &shape, x)?
+            }
         };
-        (map.shape() == shape).then_some(map)
+        shape.is_none_or(|s| map.shape() == s).then_some(map)
+    }
+
+    /// The shape of a slice whose bounds may be negative for all that is known, and of what is made of one.
+    fn open_shape(&mut self, app: &App<'_>, x: &IndexMap) -> Option<Vec<usize>> {
+        let mut shape = x.shape();
+        match app.op {
+            Op::Slice(_) => self.assume_bounds(app)?,
+            Op::Transpose(t) => {
+                let order = t.order(shape.len()).ok()?;
+                return order.iter().map(|&a| shape.get(a).copied()).collect();
+            }
+            Op::Unsqueeze(_) => {
+                let axes = self.at.ints(app.operand(1)?)?;
+                let rank = shape.len() + axes.len();
+                let mut axes: Vec<usize> = axes.into_iter().map(|a| axis_of(a, rank)).collect::<Option<_>>()?;
+                axes.sort_unstable();
+                axes.into_iter().for_each(|a| shape.insert(a.min(shape.len()), 1));
+            }
+            _ => return None,
+        }
+        Some(shape)
+    }
+
+    /// Takes a slice's bounds for positions from the front, none of them beyond the end.
+    fn assume_bounds(&mut self, app: &App<'_>) -> Option<()> {
+        let view = self.at.view;
+        let dims = |i: usize| view.fact(app.operand(i)?)?.dims();
+        let (starts, ends) = (dims(1)?, dims(2)?);
+        let of = &view.fact(app.operand(0)?)?.shape;
+        let axes = match app.operand(3) {
+            Some(c) => Some(self.at.ints(c)?),
+            None => None,
+        };
+        for (i, axis) in axes_of(axes, starts.len(), of.len())?.into_iter().enumerate() {
+            let (start, end) = (&starts[i], ends.get(i)?);
+            let within = (&of[axis] - end).at_least(0) == Some(true);
+            let fixed = [start, end].into_iter().all(|d| d.as_fixed().is_none_or(|d| d >= 0));
+            if !within || !fixed {
+                return None;
+            }
+            self.assumed.extend([start, end].into_iter().filter(|d| !d.is_fixed()).cloned());
+        }
+        Some(())
     }
 }
 

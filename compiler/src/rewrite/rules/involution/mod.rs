@@ -174,10 +174,12 @@ fn try_sources(view: &dyn View, root: Class, group: &[Product<'_>], kernel: Clas
     let bindings = choices(view, &[root, kernel, x]);
     let needed = bindings.len().min(NEEDED);
     let mut readings: Vec<(String, Reading)> = Vec::new();
+    let mut assumed: Vec<Dim> = Vec::new();
     for b in bindings {
         let at = Sized::new(view, b);
-        if let Some(reading) = read_at(&at, group, &kernel_first, kernel, x) {
+        if let Some((reading, bounds)) = read_at(&at, group, &kernel_first, kernel, x) {
             readings.push((at.describe(), reading));
+            assumed = bounds;
         }
     }
     if readings.len() < needed {
@@ -187,6 +189,10 @@ fn try_sources(view: &dyn View, root: Class, group: &[Product<'_>], kernel: Clas
     let mut not_a_window = readings.iter().find_map(|(at, r)| Some(format!("{}{at}", r.not_a_window.as_ref()?)));
     if let Some((at, _)) = readings.iter().find(|(_, r)| !first.agrees(r)) {
         not_a_window.get_or_insert(format!("the window is another one{at}"));
+    }
+    let positions = &view.fact(kernel)?.shape[2..];
+    if let Some(bound) = assumed.iter().find(|b| !holds_where_there_is_an_output(b, positions, &first.strides)) {
+        not_a_window.get_or_insert_with(|| format!("{bound} may be negative, and a slice begins or ends there"));
     }
     let not_grouped = readings.iter().find_map(|(_, r)| r.not_grouped.clone());
     let (from, to) = (view.fact(x)?.shape.as_slice(), view.fact(kernel)?.shape.as_slice());
@@ -199,6 +205,12 @@ fn try_sources(view: &dyn View, root: Class, group: &[Product<'_>], kernel: Clas
     };
     let result = result(view, root, kernel, x, first, op)?;
     Some(Found { kernel, x, not_a_window, not_grouped, result, kernel_first })
+}
+
+/// Whether a bound of a slice is no negative number wherever the result is not empty: it is `stride * outputs + c` with
+/// `stride + c >= 0` along some axis. Of an empty result there is nothing to get wrong.
+fn holds_where_there_is_an_output(bound: &Dim, outputs: &[Dim], strides: &[i64]) -> bool {
+    outputs.iter().zip(strides).any(|(n, &s)| (bound - &(n * s)).as_fixed().is_some_and(|c| s.saturating_add(c) >= 0))
 }
 
 /// The operator whose outputs have the sizes of the kernel map, for all sizes of x.
@@ -222,14 +234,14 @@ fn operator(readings: &[(String, Reading)], x: &[Dim], kernel: &[Dim]) -> Option
     (x[0].equals(&kernel[0]) == Some(true)).then(|| first.operator(&ends))
 }
 
-/// What is read off at one choice of sizes.
+/// What is read off at one choice of sizes, and the bounds of slices that must not be negative for it.
 fn read_at(
     at: &Sized<'_>,
     group: &[Product<'_>],
     kernel_first: &BTreeMap<Class, bool>,
     kernel: Class,
     x: Class,
-) -> Option<Reading> {
+) -> Option<(Reading, Vec<Dim>)> {
     let (mut of_kernel, mut of_x) = (Chains::new(at, kernel), Chains::new(at, x));
     let mut maps: Vec<IndexMap> = Vec::new();
     let mut kept = 0;
@@ -248,7 +260,8 @@ fn read_at(
         let maps = maps.into_iter().map(|m| m.unsqueeze(rank)).collect::<Option<_>>()?;
         IndexMap::concat(maps, rank)?
     };
-    read(map, kept, &at.shape(kernel)?, &at.shape(x)?)
+    let reading = read(map, kept, &at.shape(kernel)?, &at.shape(x)?)?;
+    Some((reading, [of_kernel.assumed, of_x.assumed].concat()))
 }
 
 /// The operator's result as the sum has it: its axes split, reordered and joined.
