@@ -33,7 +33,7 @@ pub use mixed::{
 };
 pub use mixed_algebra::{mixed_affine, mixed_bias, mixed_chain, mixed_constant, scaled_product, scaled_view};
 pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
-pub use plain::{casts, concats, fills, identities, neutral, relus};
+pub use plain::{casts, concat_of_concat, concats, fills, identities, neutral, relus};
 pub use pooling::{
     normalised_product, pad_max_pool, pointwise_and_average, pool_of_pool, pooled_activation, resize_conv, transposed,
 };

@@ -122,6 +122,7 @@ subjects! {
     h_merge: "h-merge" Field random::slice_of_siblings;
     group_dense: "group-dense" Field random::block_diagonal;
     do_conv_constant: "do-conv-constant" Field random::do_conv;
+    concat_of_concat: "concat-of-concat" Field random::concat_of_concat;
     slice_of_concat: "slice-of-concat" Field random::slice_of_concat;
     involution: "involution" Field random::involutions;
     ghost_module: "ghost-module" Field random::ghost;

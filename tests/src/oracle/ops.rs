@@ -352,7 +352,8 @@ fn concat<S: Scalar>(axis: i64, operands: &Operands<'_, S>) -> Result<Array<S>, 
     let parts: Vec<&Array<S>> = operands.iter().flatten().copied().collect();
     let rank = parts[0].shape.len() as i64;
     let axis = ((axis + rank) % rank) as usize;
-    let others = |p: &Array<S>| p.shape.iter().enumerate().filter(|(a, _)| *a != axis).map(|(_, n)| *n).collect::<Vec<_>>();
+    let others =
+        |p: &Array<S>| p.shape.iter().enumerate().filter(|(a, _)| *a != axis).map(|(_, n)| *n).collect::<Vec<_>>();
     if let Some(p) = parts.iter().find(|p| others(p) != others(parts[0])) {
         return Err(format!("{:?} and {:?} do not fit side by side", parts[0].shape, p.shape));
     }

@@ -111,3 +111,19 @@ pub fn fills(rng: &mut Rng) -> String {
     let y = t.op(kind, &[a, b], "");
     t.finish(&y)
 }
+
+/// A Concat that another one reads, along the same axis or not.
+#[must_use]
+pub fn concat_of_concat(rng: &mut Rng) -> String {
+    let dtype = dtype(rng);
+    let mut t = Text::new(rng, dtype);
+    let (x, shape) = tensor(rng, &mut t, 1);
+    let rank = shape.len() as i64;
+    let (inner, outer) = (rng.range(0, rank - 1), rng.range(0, rank - 1));
+    let of = if rng.chance(50) { x.clone() } else { t.input(&shape) };
+    let y = t.op("Concat", &[&x, &of], &format!("axis={}", if rng.chance(50) { inner } else { inner - rank }));
+    let others = if inner == outer { vec![y.as_str(), x.as_str()] } else { vec![y.as_str(), y.as_str()] };
+    let operands: Vec<&str> = if rng.chance(50) { others } else { others.into_iter().rev().collect() };
+    let z = t.op("Concat", &operands, &format!("axis={outer}"));
+    t.finish(&z)
+}

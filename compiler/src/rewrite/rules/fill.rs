@@ -15,10 +15,10 @@ const DEPTH: usize = 8;
 fn filled(view: &dyn View, class: Class, depth: usize) -> Option<(Expr, Tensor)> {
     let depth = depth.checked_sub(1)?;
     view.apps(class).iter().find_map(|app| match app.op {
-        Op::ConstantOfShape(f) => Some((Expr::of(app), f.value.reshaped(&[]).ok()?)),
+        Op::ConstantOfShape(f) => Some((Expr::of(app), f.value.reshaped([]).ok()?)),
         Op::Expand(_) => {
             let value = view.constant(app.operand(0)?)?.to_tensor().ok()?;
-            Some((Expr::of(app), value.reshaped(&[]).ok()?))
+            Some((Expr::of(app), value.reshaped([]).ok()?))
         }
         Op::Reshape(_)
         | Op::Flatten(_)

@@ -1,4 +1,4 @@
-//! Slices of concatenations.
+//! Slices and concatenations of concatenations.
 
 use convc_runtime::{Op, ops::Concat};
 
@@ -79,10 +79,51 @@ pub const SLICE_OF_CONCAT: Rule = Rule {
     },
 };
 
+/// Operands that one concatenation is given by this rule at most, so that a chain of them has few spellings.
+const MOST: usize = 16;
+
+/// `concat(.., concat(p, q), ..)  =>  concat(.., p, q, ..)`
+///
+/// Sound bit for bit, by definition.
+/// Requires: one axis.
+/// Not sound for: concatenations along different axes.
+/// Exactness: bitwise.
+/// Pays: what stands in the inner one is copied once less, unless that is needed for something else.
+pub const CONCAT_OF_CONCAT: Rule = Rule {
+    name: "concat-of-concat",
+    equation: "concat(.., concat(p, q), ..) => concat(.., p, q, ..)",
+    conditions: &[],
+    exactness: Exactness::Bitwise,
+    pays: "a copy less",
+    phase: Phase::Explore,
+    roots: &["Concat"],
+    search: |cx, class, app| {
+        let view = cx.view;
+        let (Op::Concat(c), Some(rank)) = (app.op, view.fact(class).map(|f| f.rank())) else { return };
+        for (place, &operand) in app.operands.iter().enumerate() {
+            let Some(operand) = operand else { continue };
+            for inner in view.apps(operand) {
+                let Op::Concat(i) = inner.op else { continue };
+                if app.operands.len() + inner.operands.len() > MOST + 1 || inner.operands.contains(&Some(class)) {
+                    continue;
+                }
+                if from_front(i.axis, rank) != from_front(c.axis, rank) {
+                    continue;
+                }
+                let mut operands = app.operands.clone();
+                operands.splice(place..=place, inner.operands.iter().copied());
+                let operands = operands.into_iter().map(|o| o.map(Expr::Class)).collect();
+                let rhs = Expr::op(Concat { axis: c.axis }, operands);
+                cx.rewrite(Expr::of(app).with_operand(place, Expr::of(&inner)), rhs);
+            }
+        }
+    },
+};
+
 /// An axis counted from the front.
 pub(super) fn from_front(axis: i64, rank: usize) -> Option<usize> {
     usize::try_from(if axis < 0 { axis + i64::try_from(rank).ok()? } else { axis }).ok().filter(|a| *a < rank)
 }
 
 /// The rules of this file.
-pub const RULES: &[&Rule] = &[&SLICE_OF_CONCAT];
+pub const RULES: &[&Rule] = &[&SLICE_OF_CONCAT, &CONCAT_OF_CONCAT];
