@@ -21,7 +21,7 @@ use std::fmt::Write;
 pub use activations::{gelu, hard_sigmoid, hard_swish, mean_of, mish, swish};
 pub use attention::attention;
 pub use border::filled_border;
-pub use bounds::{clamps, extremes, pad_of_pad, reductions};
+pub use bounds::{clamps, extremes, pad_of_pad, reductions, relu_of_nonnegative};
 pub use channels::{
     blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps,
     map_of_slice, slice_of_conv, slice_of_map, space_of_conv,

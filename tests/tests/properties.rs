@@ -84,6 +84,7 @@ subjects! {
     maxpool_maxpool: "maxpool-maxpool" Float random::pool_of_pool;
     max_as_clip: "max-as-clip" Float random::extremes;
     clip_clip: "clip-clip" Float random::clamps;
+    relu_nonnegative: "relu-nonnegative" Float random::relu_of_nonnegative;
     pad_pad: "pad-pad" Field random::pad_of_pad;
     reduce_reduce: "reduce-reduce" Float random::reductions;
     hard_swish: "hard-swish" Rounded random::hard_swish;

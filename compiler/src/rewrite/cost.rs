@@ -202,12 +202,21 @@ impl Pricing {
             _ => 1.0,
         };
         let time = profile.launch * share + (macs / profile.macs).max(moved * slower / profile.bytes);
-        // A Sigmoid and a Mul, as which older operator sets have it, are one fast kernel elsewhere, and it is a slow one.
         let passes = match op {
-            Op::Unary(u) if u.kind == UnaryKind::Swish && !self.fused => 4.0,
+            Op::Unary(u) if !self.fused => slow_elsewhere(u.kind),
             _ => 1.0,
         };
         Work { macs, time: time * passes }
+    }
+}
+
+/// How many passes over a map a function is worth in ONNX Runtime, which has fast kernels for a Sigmoid times its argument, Exp,
+/// Log and Tanh, but goes through Softplus element by element.
+fn slow_elsewhere(kind: UnaryKind) -> f64 {
+    match kind {
+        UnaryKind::Swish => 4.0,
+        UnaryKind::Softplus | UnaryKind::Mish => 20.0,
+        _ => 1.0,
     }
 }
 

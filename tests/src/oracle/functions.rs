@@ -7,8 +7,8 @@ use convc_runtime::{
 };
 
 use super::{
-    Array,
-    ops::{Operands, need},
+    Array, indices,
+    ops::{Operands, broadcast, need, pick},
 };
 
 fn softplus(v: f64) -> f64 {
@@ -57,13 +57,13 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
                 each("Gelu", &|v| 0.5 * v * (1.0 + (scale * (v + 0.044_715 * v.powi(3))).tanh()))
             }
         },
-        Op::Pow(_) => match need(operands, 1)?.reals() {
-            [e] => {
-                let e = e.to_f64().ok_or("no powers in the field")?;
-                each("Pow", &|v| v.powf(e))
-            }
-            _ => Err("no powers of several exponents".into()),
-        },
+        Op::Pow(_) => {
+            let e = need(operands, 1)?;
+            let shape = broadcast(&x.shape, &e.shape)?;
+            let at = |i: &Vec<i64>| x.at(&pick(&x.shape, i)).apply2(e.at(&pick(&e.shape, i)), "Pow", f64::powf);
+            let data = indices(&shape).iter().map(at).collect();
+            Ok(Array::real(shape, data))
+        }
         other => super::reduce::apply(other, operands),
     }
 }

@@ -35,6 +35,27 @@ pub fn clamps(rng: &mut Rng) -> String {
     t.finish(&z)
 }
 
+/// A Relu, or a Clip that begins at 0 or below, behind what mostly has no negative element.
+#[must_use]
+pub fn relu_of_nonnegative(rng: &mut Rng) -> String {
+    let mut t = Text::new(rng, "f64");
+    let (x, _) = tensor(rng, &mut t, 0);
+    let y = t.op(rng.pick(&["Relu", "Sigmoid", "Abs", "Exp", "Tanh", "Identity"]), &[&x], "");
+    let y = match rng.range(0, 3) {
+        0 => t.op("Add", &[&y, &y], ""),
+        1 => t.op(rng.pick(&["Mul", "Max", "Min", "Add"]), &[&y, &x], ""),
+        _ => y,
+    };
+    let z = if rng.chance(70) {
+        t.op("Relu", &[&y], "")
+    } else {
+        let low = t.constant_of("f64", &[], rng.pick(&["[0.0]", "[-1.0]", "[0.25]"]));
+        let high = if rng.chance(80) { "_".to_owned() } else { t.constant_of("f64", &[], "[1.0]") };
+        t.op("Clip", &[&y, &low, &high], "")
+    };
+    t.finish(&z)
+}
+
 /// Max or Min of a tensor and a constant.
 #[must_use]
 pub fn extremes(rng: &mut Rng) -> String {

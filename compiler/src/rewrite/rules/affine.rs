@@ -29,6 +29,10 @@ pub(super) fn map_at(view: &dyn View, class: Class) -> Option<Map> {
     if fact.rank() < 3 || !fact.dtype.is_float() || view.is_constant(class) {
         return None;
     }
+    // A window has no place in an empty map.
+    if fact.shape[2..].iter().any(|d| d.as_fixed() == Some(0)) {
+        return None;
+    }
     let channels = usize::try_from(fact.shape[1].as_fixed()?).ok().filter(|&c| c > 0)?;
     Some(Map { class, dtype: fact.dtype, channels, spatial: fact.rank() - 2 })
 }

@@ -9,7 +9,7 @@ use convc_runtime::{
     },
 };
 
-use super::{affine::equal_shapes, weights::floats};
+use super::{affine::equal_shapes, facts::is_nonnegative, weights::floats};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     view::{App, Class, Expr, View},
@@ -153,5 +153,44 @@ pub const MAX_AS_CLIP: Rule = Rule {
     },
 };
 
+const NONNEGATIVE: Condition =
+    Condition { name: "no-negative-element", text: "the operators that made the map leave no negative element" };
+
+/// `relu(x)  =>  x` where no element of x is negative, and Clip likewise if it has no upper bound
+///
+/// Sound over the reals.
+/// Requires: a map behind Relu, Sigmoid, Abs or the like, or sums, products, averages and views of such maps.
+/// Exactness: reassociated (the sign of zero).
+/// Pays: one pass over the map disappears.
+pub const RELU_NONNEGATIVE: Rule = Rule {
+    name: "relu-nonnegative",
+    equation: "relu(x) => x where x >= 0",
+    conditions: &[NONNEGATIVE],
+    exactness: Exactness::Reassociated,
+    pays: "one pass over the map disappears",
+    phase: Phase::Normalise,
+    roots: &["Relu", "Clip"],
+    search: |cx, _, app| {
+        let (Some(x), view) = (app.operand(0), cx.view) else { return };
+        if float_type(view, x).is_none() || view.is_constant(x) {
+            return;
+        }
+        let below = bounds_of(view, app).filter(|(b, known)| *known && b.lower <= 0.0 && b.upper == f64::INFINITY);
+        if below.is_none() {
+            return;
+        }
+        // Behind a convolution there is nothing to ask.
+        let hints = |app: &App<'_>| app.operands.iter().flatten().any(|&o| is_nonnegative(view, o) == Some(true));
+        let known = is_nonnegative(view, x);
+        if known.is_none() && !view.apps(x).iter().any(hints) {
+            return;
+        }
+        let verdict = Verdict::from_answer(known, || "the map may have negative elements".into());
+        if cx.require(NONNEGATIVE.name, verdict) {
+            cx.rewrite(Expr::of(app), x);
+        }
+    },
+};
+
 /// The rules of this file.
-pub const RULES: &[&Rule] = &[&MAX_AS_CLIP, &CLIP_CLIP];
+pub const RULES: &[&Rule] = &[&MAX_AS_CLIP, &CLIP_CLIP, &RELU_NONNEGATIVE];
