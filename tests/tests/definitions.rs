@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use convc::{
     ir::Graph,
-    ops::primitives::is_system,
+    ops::{late::introduced, primitives::is_system},
     rewrite::{Dialect, Options, rewrite, rule::Phase, rules},
 };
 use convc_runtime::Op;
@@ -62,4 +62,30 @@ fn definitions_are_recognised() {
         "mixed-linear",
     ];
     assert!(tried.is_superset(&BTreeSet::from(least.map(str::to_owned))), "{tried:?}");
+}
+
+#[test]
+fn late_operators_are_written_out_where_the_operator_set_lacks_them() {
+    let late = |g: &Graph| -> Vec<String> {
+        let ops = g.nodes().into_iter().filter_map(|id| g.node(id).op().filter(|op| introduced(op).is_some()));
+        let mut names: Vec<String> = ops.map(|op| format!("{op:?}")).collect();
+        names.sort();
+        names
+    };
+    for rule in ["hard-swish", "swish", "mish", "gelu"] {
+        let golden = filetests::all().into_iter().find(|t| t.path.ends_with(format!("activation/{rule}.cir"))).unwrap();
+        let kept = golden.rewrite().unwrap();
+        let found = late(&kept.graph);
+        assert!(!found.is_empty(), "{rule}");
+        let with = |opset, dialect| Options { opset: Some(opset), dialect, ..Options::default() };
+        for dialect in [Dialect::Onnx, Dialect::Convc] {
+            let written = rewrite(kept.graph.clone(), &with(13, dialect)).unwrap();
+            assert_eq!(late(&written.graph), [""; 0], "{rule}");
+            assert!(written.steps.iter().all(|s| s.rule == rule), "{rule}: {:?}", written.steps);
+            assert!(agree::<f64>(&kept.graph, &written.graph, 1, 1e-6).unwrap() > 0);
+            let again = rewrite(written.graph, &with(24, Dialect::Convc)).unwrap();
+            assert_eq!(late(&again.graph), found, "{rule}");
+            assert_eq!(late(&rewrite(kept.graph.clone(), &with(24, dialect)).unwrap().graph), found, "{rule}");
+        }
+    }
 }

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Compile, say: Say) -> Result<(), Failure> {
         // Nothing is rewritten that no plan can hold.
         model::lower(&args.model, &model)?;
         let graph = std::mem::take(&mut model.graph);
-        let done = rewrite(graph, (&PLAN, Dialect::Convc), &args.rewriting, &args.verification, say)?;
+        let done = rewrite(graph, (&PLAN, Dialect::Convc, None), &args.rewriting, &args.verification, say)?;
         model.graph = done.rewritten.graph;
         args.verification.sizes.bind(&mut model.graph)?;
     }

@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Optimize, say: Say) -> Result<(), Failure> {
     };
     let graph = std::mem::take(&mut model.graph);
     let Done { original, rewritten, options: rewriting, report } =
-        rewrite(graph, (&PORTABLE, dialect), &args.rewriting, &args.verification, say)?;
+        rewrite(graph, (&PORTABLE, dialect, Some(model.opset)), &args.rewriting, &args.verification, say)?;
     for (name, why) in &rewritten.kept {
         say.note(&format!("{name:?} stays an operator of domain ai.convc: {why}"));
     }

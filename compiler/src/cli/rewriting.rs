@@ -71,8 +71,8 @@ fn parse_growth(text: &str) -> Result<f64, String> {
 }
 
 impl RewriteArgs {
-    /// As the rewriter takes them, for these costs and this dialect; `bindings` are the sizes that the cost model reckons with.
-    fn options(&self, (profile, dialect): Target, bindings: &Bindings) -> Options {
+    /// As the rewriter takes them, for this target; `bindings` are the sizes that the cost model reckons with.
+    fn options(&self, (profile, dialect, opset): Target, bindings: &Bindings) -> Options {
         Options {
             fp: match self.fp {
                 FpArg::Strict => Fp::Strict,
@@ -84,6 +84,7 @@ impl RewriteArgs {
             max_rewrites: self.max_rewrites.unwrap_or(usize::MAX),
             profile,
             dialect,
+            opset,
             max_growth: self.max_growth,
             nominal: bindings.clone(),
             ..Options::default()
@@ -111,8 +112,8 @@ pub(crate) struct Done {
     pub(crate) report: Option<verify::Report>,
 }
 
-/// Whose costs decide, and how operators of domain `ai.convc` are left.
-pub(crate) type Target = (&'static Profile, Dialect);
+/// Whose costs decide, how operators of domain `ai.convc` are left, and the operator set of the file that is written.
+pub(crate) type Target = (&'static Profile, Dialect, Option<i64>);
 
 /// Rewrites a graph, and verifies the result against the graph as it was.
 pub(crate) fn rewrite(

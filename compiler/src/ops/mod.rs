@@ -2,6 +2,7 @@
 //! line each in `operators!`. Differences between opsets live here and nowhere else: the IR knows only the newest form.
 
 mod cost;
+pub mod late;
 pub mod primitives;
 mod reader;
 mod sequence;

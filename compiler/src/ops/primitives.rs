@@ -2,6 +2,7 @@
 
 use convc_runtime::{Constant, Fact, Op, OpError, Tensor, ops::compose::Composer};
 
+use super::late;
 use crate::ir::{Graph, NodeId, Value};
 
 /// Writes definitions into a graph.
@@ -39,7 +40,8 @@ pub fn is_system(op: &Op) -> bool {
     matches!(op, DOConv(_) | MixedConv(_) | GhostModule(_) | SCConv(_) | SplitAttention(_) | Involution(_))
 }
 
-/// The definition of an operator of domain `ai.convc` on these operands; `None` for any other operator.
+/// The definition of an operator of domain `ai.convc`, or of one that came late to ONNX, on these operands; `None` for any other
+/// operator.
 pub fn compose<C: Composer>(op: &Op, c: &mut C, operands: &[Option<C::Value>]) -> Option<Result<C::Value, C::Error>> {
     Some(match op {
         Op::DOConv(op) => op.compose(c, operands),
@@ -48,7 +50,7 @@ pub fn compose<C: Composer>(op: &Op, c: &mut C, operands: &[Option<C::Value>]) -
         Op::SCConv(op) => op.compose(c, operands),
         Op::SplitAttention(op) => op.compose(c, operands),
         Op::Involution(op) => op.compose(c, operands),
-        _ => return None,
+        op => return late::compose(op, c, operands),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The operators of domain `ai.convc`, written out at the end for those who do not know them.
+//! The operators of domain `ai.convc`, and those that came late to ONNX, written out at the end for those who do not know them.
 
 use convc_runtime::{Constant, Dim, Fact, Op, OpError, Tensor, ops::Slice, ops::compose::Composer};
 
@@ -62,7 +62,7 @@ impl Composer for Define<'_> {
     }
 }
 
-/// The definition of a term of an operator of domain `ai.convc`; `None` for other terms.
+/// The definition of a term of an operator of domain `ai.convc`, or of one that came late to ONNX; `None` for other terms.
 ///
 /// # Errors
 /// If sizes that the definition needs are not known.
@@ -88,15 +88,19 @@ fn backwards(
 }
 
 impl Engine {
-    /// Writes out every operator of domain `ai.convc` in ONNX's own; those that could not be, with the reason.
+    /// Writes out every operator for which `unknown` holds by its definition; those that could not be, with the reason.
     ///
     /// # Errors
     /// If an operator refuses the operands it has in a definition, which would be a defect.
-    pub fn write_out(&mut self, rules: &[&'static Rule]) -> Result<Vec<(NodeId, OpError)>, RewriteError> {
+    pub fn write_out(
+        &mut self,
+        rules: &[&'static Rule],
+        unknown: impl Fn(&Op) -> bool,
+    ) -> Result<Vec<(NodeId, OpError)>, RewriteError> {
         self.refresh();
         let mut kept = Vec::new();
         for id in self.graph.topological() {
-            if !self.graph.contains(id) || !self.graph.node(id).op().is_some_and(primitives::is_system) {
+            if !self.graph.contains(id) || !self.graph.node(id).op().is_some_and(&unknown) {
                 continue;
             }
             let v = Value { node: id, port: 0 };

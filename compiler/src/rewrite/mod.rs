@@ -41,7 +41,10 @@ use self::{
     rule::{Exactness, Rule},
     terms::TermId,
 };
-use crate::ir::{Graph, Value};
+use crate::{
+    ir::{Graph, Value},
+    ops::{late, primitives},
+};
 
 /// An error of rewriting: always a defect of convc or a model whose constants break an operator's rules.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -124,6 +127,8 @@ pub struct Options {
     pub profile: &'static Profile,
     /// How operators of domain `ai.convc` are left.
     pub dialect: Dialect,
+    /// The operator set that the result is to be written in: operators that it lacks are written out by their definitions.
+    pub opset: Option<i64>,
     /// How much larger the constants may become in all, relative to those of the model.
     pub max_growth: f64,
     /// Sizes to reckon with for symbols, in the cost model only.
@@ -147,6 +152,7 @@ impl Default for Options {
             max_rewrites: usize::MAX,
             profile: &PORTABLE,
             dialect: Dialect::default(),
+            opset: None,
             max_growth: 0.1,
             nominal: BTreeMap::new(),
             saturation: SaturationLimits::default(),
@@ -252,11 +258,16 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     work.recognise_first(&mut engine)?;
     work.improve(&mut engine)?;
     let mut kept = Vec::new();
+    let recognising = work.recognising.clone();
     if options.dialect == Dialect::Onnx {
-        let left = engine.write_out(&work.recognising)?;
+        let left = engine.write_out(&recognising, primitives::is_system)?;
         kept.extend(left.into_iter().map(|(id, e)| (engine.graph.node(id).name.clone(), e)));
         work.recognising.clear();
         work.improve(&mut engine)?;
+    }
+    if let Some(opset) = options.opset {
+        // Last, so that no rule takes apart what other programs know as one. Those of unknown type are left to the exporter.
+        engine.write_out(&recognising, |op| late::introduced(op).is_some_and(|first| first > opset))?;
     }
     engine.slices_to_splits()?;
     engine.refresh();

@@ -172,7 +172,7 @@ fn check_step(trace: &Trace, table: &Table, shapes: &Shapes, step: &StepLine, pr
                 }
                 Some(Ok(_)) => Err(format!("t{} is not the definition of t{}", step.rhs, step.lhs)),
                 Some(Err(e)) => Err(e.to_string()),
-                None => Err("there is no operator of domain ai.convc".into()),
+                None => Err("there is no operator with a definition".into()),
             }
         }
         name => {
