@@ -59,6 +59,9 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
         },
         Op::Pow(_) => {
             let e = need(operands, 1)?;
+            if x.reals().iter().chain(e.reals()).any(|v| v.to_f64().is_none()) {
+                return Err("no powers in the field".into());
+            }
             let shape = broadcast(&x.shape, &e.shape)?;
             let at = |i: &Vec<i64>| x.at(&pick(&x.shape, i)).apply2(e.at(&pick(&e.shape, i)), "Pow", f64::powf);
             let data = indices(&shape).iter().map(at).collect();
