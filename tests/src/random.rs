@@ -14,6 +14,7 @@ mod plain;
 mod pooling;
 mod shape;
 mod siblings;
+mod swarm;
 mod systems;
 
 use std::fmt::Write;
@@ -39,6 +40,7 @@ pub use pooling::{
 };
 pub use shape::{computed_reshape, gathers, pads, slices, transpose, transpose_of_ones, transposes, view, views};
 pub use siblings::slice_of_siblings;
+pub use swarm::{conv_of_blocks, space_to_depth};
 pub use systems::{do_conv, ghost, self_calibrated, slice_of_concat};
 
 /// A sequence of numbers that depends on its seed alone.

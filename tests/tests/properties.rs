@@ -125,6 +125,8 @@ subjects! {
     do_conv_constant: "do-conv-constant" Field random::do_conv;
     concat_of_concat: "concat-of-concat" Field random::concat_of_concat;
     slice_of_concat: "slice-of-concat" Field random::slice_of_concat;
+    swarm_into_conv: "swarm-into-conv" Field random::conv_of_blocks;
+    swarm_as_space_to_depth: "swarm-as-space-to-depth" Field random::space_to_depth;
     involution: "involution" Field random::involutions;
     ghost_module: "ghost-module" Field random::ghost;
     sc_conv: "sc-conv" Float random::self_calibrated;

@@ -28,6 +28,7 @@ pub mod resample;
 pub mod shape;
 pub mod sibling;
 pub mod space;
+pub mod swarm;
 pub mod systems;
 pub mod transposed;
 pub mod weights;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<&'static Rule> {
         systems::ghost::RULES,
         systems::sc_conv::RULES,
         systems::attention::RULES,
+        swarm::RULES,
         activation::RULES,
         sibling::RULES,
     ]
