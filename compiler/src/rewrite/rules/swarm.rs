@@ -40,8 +40,9 @@ fn blocks(view: &dyn View, class: Class) -> Option<Blocks> {
     if fact.rank() != 4 || !fact.dtype.is_float() || fact.shape[1].as_fixed()? < 4 {
         return None;
     }
-    let app = movement(view, class)?;
-    if !matches!(app.op, Op::Concat(_) | Op::Reshape(_) | Op::Transpose(_)) {
+    // Whether a convolution moves elements is in its kernel, which takes longer to see.
+    let ends = |op: &Op| matches!(op, Op::Concat(_) | Op::Reshape(_) | Op::Transpose(_));
+    if !view.apps(class).iter().any(|app| ends(app.op)) || !movement(view, class).is_some_and(|app| ends(app.op)) {
         return None;
     }
     let mut almost = None;
