@@ -54,6 +54,8 @@ pub struct Engine {
     pub not_fired: BTreeSet<NotFired>,
     term_of: HashMap<Value, TermId>,
     value_of: HashMap<TermId, Value>,
+    /// For which values the origins of the node were given to a term, and how many: they only grow.
+    originated: HashMap<Value, (TermId, usize)>,
     /// The terms of constant nodes, which never change: a term is found by a hash over all bytes.
     constants: HashMap<NodeId, TermId>,
     /// The numbers of the nodes' operators, which never change either.
@@ -73,6 +75,7 @@ impl Engine {
             not_fired: BTreeSet::new(),
             term_of: HashMap::new(),
             value_of: HashMap::new(),
+            originated: HashMap::new(),
             constants: HashMap::new(),
             op_ids: HashMap::new(),
             operators: BTreeMap::new(),
@@ -101,30 +104,31 @@ impl Engine {
 
     /// Gives the outputs of a node their terms; see [`Engine::refresh`].
     fn register(&mut self, id: NodeId) -> bool {
-        let node = self.graph.node(id);
-        let origins = node.origins.clone();
-        let outputs = node.outputs();
+        let outputs = self.graph.node(id).outputs();
         let mut merged = false;
         for port in 0..outputs {
             let v = Value { node: id, port: u32::try_from(port).unwrap_or(u32::MAX) };
             let node = self.graph.node(id);
-            let fact = self.graph.fact(v).cloned();
+            let fact = self.graph.fact(v);
             let term = match &node.kind {
                 Kind::Op(op) if outputs == 1 => {
                     let number = *self.op_ids.entry(id).or_insert_with(|| self.terms.op_id(op));
                     let operands: Vec<Option<TermId>> =
                         node.operands().iter().map(|o| o.map(|o| self.term_of[&o])).collect();
-                    self.terms.apply_numbered(op, number, operands, fact.as_ref())
+                    self.terms.apply_numbered(op, number, operands, fact)
                 }
                 Kind::Constant(c) => *self.constants.entry(id).or_insert_with(|| self.terms.constant(c)),
                 kind => {
                     let x = node.operands().first().copied().flatten().map(|x| self.term_of[&x]);
                     let part = x.and_then(|x| super::split::term_of_part(&self.graph, &mut self.terms, id, port, x));
                     let name = self.name_of_value(v, kind);
-                    part.unwrap_or_else(|| self.terms.value(name, fact))
+                    part.unwrap_or_else(|| self.terms.value(name, fact.cloned()))
                 }
             };
-            self.terms.add_origins(term, origins.iter().cloned());
+            let origins = &node.origins;
+            if self.originated.insert(v, (term, origins.len())) != Some((term, origins.len())) {
+                self.terms.add_origins(term, origins.iter().cloned());
+            }
             self.term_of.insert(v, term);
             match self.value_of.get(&term) {
                 Some(&earlier) if earlier != v && !matches!(self.graph.node(id).kind, Kind::Constant(_)) => {

@@ -50,6 +50,9 @@ impl Engine {
     /// If an operator fails on constants, which makes the model invalid.
     pub fn fold(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
         let known = self.fold_known()?;
+        if known > 0 {
+            self.refresh();
+        }
         Ok(known + self.fold_constants(limits)?)
     }
 
@@ -153,7 +156,6 @@ impl Engine {
     }
 
     fn fold_constants(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
-        self.refresh();
         let mut refused = BTreeSet::new();
         let (foldable, roots) = loop {
             let (foldable, roots) = self.candidates(limits, &refused);
