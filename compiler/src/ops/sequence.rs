@@ -108,6 +108,11 @@ fn at(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
     match sequence(node.graph(), of)? {
         Sequence::Of(tensors) => Ok(vec![tensors[index(tensors.len())?]]),
         Sequence::Pieces { x, axis, by } => {
+            let whole = |node: &NodeReader<'_>| {
+                let fact = node.fact_of(x)?;
+                let axis = if axis < 0 { axis + fact.rank() as i64 } else { axis };
+                fact.shape.get(usize::try_from(axis).ok()?).and_then(Dim::as_fixed)
+            };
             let bounds = match by {
                 Pieces::Unbound => {
                     let i = node.add_constant(&Tensor::scalar(position))?;
@@ -119,15 +124,17 @@ fn at(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
                 }
                 Pieces::Own(sizes) => {
                     let i = index(sizes.len())?;
-                    let start: i64 = sizes[..i].iter().sum();
+                    let sum = |of: &[i64]| of.iter().try_fold(0i64, |s, &n| s.checked_add(n).filter(|_| n >= 0));
+                    let (Some(start), Some(all)) = (sum(&sizes[..i]), sum(&sizes)) else {
+                        return Err(ImportError::Invalid(format!("pieces of {sizes:?} elements")));
+                    };
+                    if let Some(whole) = whole(node).filter(|w| *w != all) {
+                        return Err(ImportError::Invalid(format!("the pieces are {all} together, not {whole}")));
+                    }
                     [start, start + sizes[i]]
                 }
                 Pieces::Equal(size) if size > 0 => {
-                    let whole = node.fact_of(x).and_then(|f| {
-                        let axis = if axis < 0 { axis + f.rank() as i64 } else { axis };
-                        f.shape.get(usize::try_from(axis).ok()?).and_then(Dim::as_fixed)
-                    });
-                    let whole = whole.ok_or_else(|| unsupported("the number of pieces is not known"))?;
+                    let whole = whole(node).ok_or_else(|| unsupported("the number of pieces is not known"))?;
                     let count = usize::try_from(whole.div_euclid(size) + i64::from(whole % size != 0));
                     let start = index(count.unwrap_or(0))? as i64 * size;
                     [start, (start + size).min(whole)]

@@ -216,6 +216,9 @@ fn tensors_of_known_sequences_are_read() {
     assert_eq!(split(&[2], true, 1, -1), Ok((vec![2, 1], vec![2.0, 5.0])));
     assert_eq!(split(&[1], true, 0, -1), Ok((vec![1, 3], vec![3.0, 4.0, 5.0])));
     assert!(split(&[2], true, 1, 2).unwrap_err().contains("position 2 of a sequence of 2 tensors"));
+    assert!(split(&[1, 3], false, 1, 0).unwrap_err().contains("the pieces are 4 together, not 3"));
+    assert!(split(&[i64::MAX, i64::MAX], false, 1, 1).unwrap_err().contains("pieces of"));
+    assert!(split(&[4, -1], false, 1, 1).unwrap_err().contains("pieces of"));
     let unbind = |at: i64, keep: &[(&str, i64)]| {
         of_two_rows(vec![
             with_ints(node("SplitToSequence", &["x"], &["s"]), keep),
