@@ -181,9 +181,16 @@ impl<'a, 's> Chains<'a, 's> {
             Some(c) => Some(self.at.ints(c)?),
             None => None,
         };
+        let forwards = match app.operand(4) {
+            Some(c) => self.at.ints(c)?.into_iter().all(|s| s > 0),
+            None => true,
+        };
+        if !forwards {
+            return None;
+        }
         for (i, axis) in axes_of(axes, starts.len(), of.len())?.into_iter().enumerate() {
             let (start, end) = (&starts[i], ends.get(i)?);
-            let within = (&of[axis] - end).at_least(0) == Some(true);
+            let within = [start, end].into_iter().all(|d| (&of[axis] - d).at_least(0) == Some(true));
             let fixed = [start, end].into_iter().all(|d| d.as_fixed().is_none_or(|d| d >= 0));
             if !within || !fixed {
                 return None;

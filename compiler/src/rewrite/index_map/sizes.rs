@@ -43,19 +43,21 @@ pub fn choices(view: &dyn View, classes: &[Class]) -> Vec<Bindings> {
     if symbols.is_empty() {
         return vec![Bindings::new()];
     }
-    let bind = |scale: i64, &(first, step): &(i64, i64)| {
-        symbols.iter().zip(0..).map(|(s, i)| (s.clone(), scale * (first + step * i))).collect::<Bindings>()
+    let bind = |scale: i64, rest: i64, &(first, step): &(i64, i64)| {
+        symbols.iter().zip(0..).map(|(s, i)| (s.clone(), scale * (first + step * i) + rest)).collect::<Bindings>()
     };
     // Deep in a network the maps are a fraction of what the symbols stand for.
     let open = || classes.iter().filter_map(|c| view.fact(*c)).flat_map(|f| &f.shape).filter(|d| !d.is_fixed());
     let reaches = |scale: &i64| {
         TRIED.iter().all(|t| {
-            let bindings = bind(*scale, t);
+            let bindings = bind(*scale, 0, t);
             open().all(|d| d.eval(&bindings).is_ok_and(|n| n >= LEAST))
         })
     };
     let scale = (0..MOST_HALVINGS).map(|k| 1 << k).find(reaches).unwrap_or(1);
-    TRIED.iter().map(|t| bind(scale, t)).collect()
+    // Multiples of the scale alone would not tell a size from the one it is rounded down to.
+    let uneven = TRIED.iter().zip(1..).filter(|_| scale > 1).map(|(t, rest)| bind(scale, rest, t));
+    TRIED.iter().map(|t| bind(scale, 0, t)).chain(uneven).collect()
 }
 
 /// A view at chosen sizes.
