@@ -67,7 +67,7 @@ fn bias_is_zero(view: &dyn View, m: &MixedAt<'_>) -> Option<bool> {
     }
 }
 
-/// Axes of a kernel behind its first `from`, one further for each that `by` says.
+/// The spatial axes of a kernel, which stand behind its first `from`.
 fn trailing(from: i64, spatial: usize) -> impl Iterator<Item = i64> {
     (0..spatial as i64).map(move |a| from + a)
 }
