@@ -68,11 +68,12 @@ fn ops() -> Table {
 fn rules() -> Table {
     let row = |r: &&Rule| {
         let conditions: Vec<String> = r.conditions.iter().map(|c| format!("{}: {}", c.name, c.text)).collect();
-        let cells = [r.name, r.equation, &r.exactness.to_string(), &conditions.join("; "), r.pays];
+        let cells =
+            [r.name, r.equation, &r.exactness.to_string(), &r.types.to_string(), &conditions.join("; "), r.pays];
         cells.map(str::to_owned).to_vec()
     };
     Table {
-        columns: &["rule", "equation", "exactness", "conditions", "pays"],
+        columns: &["rule", "equation", "exactness", "types", "conditions", "pays"],
         rows: rules::all().iter().map(row).collect(),
     }
 }

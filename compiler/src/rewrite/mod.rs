@@ -24,6 +24,7 @@ pub mod rules;
 mod saturate;
 mod split;
 pub mod terms;
+pub mod types;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use super::view::{App, Class, Expr, View};
+use super::{
+    types::Types,
+    view::{App, Class, Expr, View},
+};
 
 /// In what sense both sides of a rule are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +75,12 @@ pub struct Condition {
     pub text: &'static str,
 }
 
+/// The condition that every rule has and none lists: [`Cx::search`] checks it before the rule's own search runs.
+pub const ELEMENT_TYPE: Condition = Condition {
+    name: "element-type",
+    text: "the rule is exact at the element type of the value at its root, which is also that of the maps it is about",
+};
+
 /// One rewrite rule.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
@@ -83,6 +92,12 @@ pub struct Rule {
     pub conditions: &'static [Condition],
     /// In what sense the sides are equal.
     pub exactness: Exactness,
+    /// The element types of the value at the root for which the sides are equal in that sense: bit for bit for all types that
+    /// are not floating-point, whose sums and products wrap and whose quotients are truncated. The other values of the left
+    /// side have the same type, since no rule looks through an operator whose result has another type than the map it takes
+    /// (a Cast, a comparison, a Shape); operands that an operator takes at a type of its own, such as shapes, indices and
+    /// masks, are not spoken of.
+    pub types: Types,
     /// Why it is worth having.
     pub pays: &'static str,
     /// When it is tried.
@@ -139,11 +154,27 @@ impl<'a> Cx<'a> {
         forced: Option<&'static str>,
     ) -> (Vec<Match>, Vec<Miss>) {
         let mut cx = Cx { view, rule, class, held: Vec::new(), forced, matches: Vec::new(), misses: Vec::new() };
-        // A search takes its operator for granted.
-        if rule.roots.contains(&app.op.name()) {
+        // A search takes its operator and its element type for granted.
+        if rule.roots.contains(&app.op.name()) && cx.is_sound_type(class) {
             (rule.search)(&mut cx, class, app);
         }
         (cx.matches, cx.misses)
+    }
+
+    /// Whether the rule is sound for the type of its root.
+    fn is_sound_type(&mut self, class: Class) -> bool {
+        let types = self.rule.types;
+        if types == Types::ALL {
+            return true;
+        }
+        let verdict = match self.view.fact(class) {
+            Some(fact) if types.contains(fact.dtype) => Verdict::Holds,
+            // Constants and shape arithmetic are no candidates that anybody would ask about.
+            Some(fact) if fact.known.is_some() || self.view.is_constant(class) => return false,
+            Some(fact) => Verdict::Fails(format!("the elements are {}, the rule is sound for {types}", fact.dtype)),
+            None => Verdict::Unknown(format!("the element type is not known, the rule is sound for {types}")),
+        };
+        self.require(ELEMENT_TYPE.name, verdict)
     }
 
     /// Begins a candidate: the conditions held so far are those of an earlier one.
@@ -154,7 +185,7 @@ impl<'a> Cx<'a> {
     /// Whether the condition holds; if not, notes why.
     pub fn require(&mut self, condition: &'static str, verdict: Verdict) -> bool {
         debug_assert!(
-            self.rule.conditions.iter().any(|c| c.name == condition),
+            condition == ELEMENT_TYPE.name || self.rule.conditions.iter().any(|c| c.name == condition),
             "{} does not list {condition}",
             self.rule.name
         );

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -281,7 +282,7 @@ fn gated(view: &dyn View, class: Class, app: &App<'_>) -> Vec<Gated> {
             continue;
         }
         for (x, gate) in [(p, q), (q, p)] {
-            let Some(dtype) = view.fact(x).map(|x| x.dtype).filter(|d| d.is_float()) else { continue };
+            let Some(dtype) = view.fact(x).map(|x| x.dtype) else { continue };
             if view.is_constant(x) || equal_shapes(view, x, class) != Some(true) {
                 continue;
             }
@@ -323,6 +324,7 @@ pub const HARD_SWISH: Rule = Rule {
     equation: "x * clip(x + 3, 0, 6) / 6 => hardswish(x)",
     conditions: &[CONSTANTS],
     exactness: Exactness::Analytic,
+    types: Types::FLOATS,
     pays: "one pass over the map for four",
     phase: Phase::Recognise,
     roots: &["Mul", "Div"],
@@ -349,6 +351,7 @@ pub const SWISH: Rule = Rule {
     equation: "x * sigmoid(a x) => swish(x; a)",
     conditions: &[CONSTANTS],
     exactness: Exactness::Analytic,
+    types: Types::FLOATS,
     pays: "one pass over the map for two",
     phase: Phase::Recognise,
     roots: &["Mul", "Div"],
@@ -374,6 +377,7 @@ pub const MISH: Rule = Rule {
     equation: "x * tanh(softplus(x)) => mish(x)",
     conditions: &[CONSTANTS],
     exactness: Exactness::Analytic,
+    types: Types::FLOATS,
     pays: "one pass over the map for three",
     phase: Phase::Recognise,
     roots: &["Mul", "Div"],
@@ -397,6 +401,7 @@ pub const GELU: Rule = Rule {
     equation: "x * (1 + erf(x / sqrt(2))) / 2 => gelu(x); x * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 => gelu(x; tanh)",
     conditions: &[CONSTANTS],
     exactness: Exactness::Analytic,
+    types: Types::FLOATS,
     pays: "one pass over the map for five, or nine",
     phase: Phase::Recognise,
     roots: &["Mul", "Div"],
@@ -425,6 +430,7 @@ pub const HARD_SIGMOID: Rule = Rule {
     equation: "s * clip(a x + b, 0, 1 / s) => hardsigmoid(x; s a, s b)",
     conditions: &[CONSTANTS],
     exactness: Exactness::Analytic,
+    types: Types::FLOATS,
     pays: "one pass over the map for three",
     phase: Phase::Recognise,
     roots: &["Clip", "Mul", "Div"],
@@ -443,7 +449,7 @@ pub const HARD_SIGMOID: Rule = Rule {
             })
         };
         let Some((scale, shift, (bounds, a, b, x, bare), term)) = line(view, class, 3, &clip) else { return };
-        let Some(dtype) = view.fact(x).map(|x| x.dtype).filter(|d| d.is_float()) else { return };
+        let Some(dtype) = view.fact(x).map(|x| x.dtype) else { return };
         let folds = ["Conv", "BatchNormalization", "Gemm", "MatMul"];
         let taken_up = bare || view.apps(x).iter().any(|a| folds.contains(&a.op.name()));
         if (app.op.name() == "Clip" && taken_up) || equal_shapes(view, x, class) != Some(true) {

@@ -10,6 +10,7 @@ use convc_runtime::{
 use super::weights::{add, div, floats, mul, ones, reshape, sqrt, sub};
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, same_shape},
 };
 
@@ -26,7 +27,7 @@ pub(super) struct Map {
 
 pub(super) fn map_at(view: &dyn View, class: Class) -> Option<Map> {
     let fact = view.fact(class)?;
-    if fact.rank() < 3 || !fact.dtype.is_float() || view.is_constant(class) {
+    if fact.rank() < 3 || view.is_constant(class) {
         return None;
     }
     // A window has no place in an empty map.
@@ -93,6 +94,7 @@ pub const BN_AS_CONV: Rule = Rule {
     equation: "bn(x, g, b, m, v) => conv(x, g / sqrt(v + eps), b - m * g / sqrt(v + eps))",
     conditions: &[SCALE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
     phase: Phase::Explore,
     roots: &["BatchNormalization"],
@@ -221,6 +223,7 @@ pub const SCALE_AS_CONV: Rule = Rule {
     equation: "x * s => conv(x, s); x / s => conv(x, 1 / s)",
     conditions: &[PER_CHANNEL, FINITE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
     phase: Phase::Explore,
     roots: &["Mul", "Div"],
@@ -257,6 +260,7 @@ pub const SHIFT_AS_CONV: Rule = Rule {
     equation: "x + t => conv(x, 1, t); x - t => conv(x, 1, -t); t - x => conv(x, -1, t)",
     conditions: &[PER_CHANNEL],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
     phase: Phase::Explore,
     roots: &["Add", "Sub"],

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -110,6 +111,7 @@ pub const BORDER_OF_BIAS: Rule = Rule {
     equation: "fill border(conv(x, w, b), b) => pad(conv(x, w), 0) + b",
     conditions: &[INSIDE, ONE_VALUE, IS_BIAS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "assignments disappear, and the padding becomes a convolution's own",
     phase: Phase::Normalise,
     roots: &["ScatterND", "Transpose", "Where"],
@@ -150,6 +152,7 @@ pub const BORDER_FILL: Rule = Rule {
     equation: "fill border(x, v) => pad(x - v, 0) + v",
     conditions: &[INSIDE, ONE_VALUE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "the padding and the shifts become convolutions' own",
     phase: Phase::Explore,
     roots: &["ScatterND", "Transpose", "Where", "Concat"],

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, fixed_dim},
 };
 
@@ -40,6 +41,7 @@ pub const BRANCH_ADD: Rule = Rule {
     equation: "conv(x, w1, b1) + conv(x, w2, b2) + x => conv(x, embed(w1) + embed(w2) + eye, b1 + b2)",
     conditions: &[SAME_GRID, SAME_SHAPE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one convolution and no addition",
     phase: Phase::Explore,
     roots: &["Add"],

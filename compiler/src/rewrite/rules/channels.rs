@@ -12,6 +12,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, fixed_dim},
 };
 
@@ -45,6 +46,7 @@ pub const SLICE_OUT: Rule = Rule {
     equation: "slice_c(conv(x, w, b)) => conv(x, slice(w), slice(b))",
     conditions: &[CHANNELS_ONLY, ALIGNED],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "channels that nobody reads are not computed",
     phase: Phase::Explore,
     roots: &["Slice"],
@@ -109,6 +111,7 @@ pub const SLICE_IN: Rule = Rule {
     equation: "conv(slice_c(x), w, b) => conv(x, embed(w), b)",
     conditions: &[CHANNELS_ONLY],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "no copy of the slice, and convolutions of slices of one map can be added up",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -162,6 +165,7 @@ pub const MAP_SLICE: Rule = Rule {
     equation: "f(slice(x)) => slice(f(x))",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::NUMBERS,
     pays: "one activation serves all slices",
     phase: Phase::Explore,
     roots: MAPS,
@@ -186,6 +190,7 @@ pub const SLICE_MAP: Rule = Rule {
     equation: "slice(f(x)) => f(slice(x))",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::NUMBERS,
     pays: "the slice reaches the convolution behind an activation",
     phase: Phase::Explore,
     roots: &["Slice"],

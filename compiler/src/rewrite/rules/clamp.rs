@@ -12,6 +12,7 @@ use convc_runtime::{
 use super::{affine::equal_shapes, facts::is_nonnegative, weights::floats};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -72,10 +73,6 @@ pub(super) fn bounds_of(view: &dyn View, app: &App<'_>) -> Option<(Bounds, bool)
     Some((bounds, known))
 }
 
-fn float_type(view: &dyn View, x: Class) -> Option<DType> {
-    view.fact(x).map(|f| f.dtype).filter(|d| d.is_float())
-}
-
 /// `clip(clip(x, a, b), c, d)  =>  clip(x, clip(a, c, d), clip(b, c, d))`, Relu being a Clip at 0
 ///
 /// Sound bit for bit: a Clip never decreases, so it takes the ends of a range to the ends of a range. Crossed bounds, of which
@@ -88,6 +85,7 @@ pub const CLIP_CLIP: Rule = Rule {
     equation: "clip(clip(x, a, b), c, d) => clip(x, clip(a, c, d), clip(b, c, d))",
     conditions: &[KNOWN],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
     roots: &["Relu", "Clip"],
@@ -96,7 +94,8 @@ pub const CLIP_CLIP: Rule = Rule {
         for inner in view.apps(y) {
             cx.begin();
             let (Some((first, inner_known)), Some(x)) = (bounds_of(view, &inner), inner.operand(0)) else { continue };
-            let (Some((second, outer_known)), Some(dtype)) = (bounds_of(view, app), float_type(view, x)) else {
+            let (Some((second, outer_known)), Some(dtype)) = (bounds_of(view, app), view.fact(x).map(|f| f.dtype))
+            else {
                 continue;
             };
             let verdict = match inner_known && outer_known {
@@ -126,6 +125,7 @@ pub const MAX_AS_CLIP: Rule = Rule {
     equation: "max(x, 0) => relu(x); max(x, c) => clip(x, c, _); min(x, c) => clip(x, _, c)",
     conditions: &[ONE_NUMBER],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "bounds join their neighbours, and the convolution before them",
     phase: Phase::Normalise,
     roots: &["Max", "Min"],
@@ -138,7 +138,7 @@ pub const MAX_AS_CLIP: Rule = Rule {
             (true, false) => (*b, *a),
             _ => return,
         };
-        let (Some(dtype), Some(constant)) = (float_type(view, x), view.constant(c)) else { return };
+        let (Some(dtype), Some(constant)) = (view.fact(x).map(|f| f.dtype), view.constant(c)) else { return };
         let shape = Fact::fixed(dtype, constant.shape());
         let value = constant.to_tensor().ok().and_then(|t| t.to_f64s()).and_then(|v| v.first().copied());
         let (Some(value), true) = (value.filter(|v| !v.is_nan()), !constant.shape().contains(&0)) else { return };
@@ -167,12 +167,13 @@ pub const RELU_NONNEGATIVE: Rule = Rule {
     equation: "relu(x) => x where x >= 0",
     conditions: &[NONNEGATIVE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
     roots: &["Relu", "Clip"],
     search: |cx, _, app| {
         let (Some(x), view) = (app.operand(0), cx.view) else { return };
-        if float_type(view, x).is_none() || view.is_constant(x) {
+        if view.is_constant(x) {
             return;
         }
         let below = bounds_of(view, app).filter(|(b, known)| *known && b.lower <= 0.0 && b.upper == f64::INFINITY);

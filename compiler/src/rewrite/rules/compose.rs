@@ -5,6 +5,7 @@ use convc_runtime::{Dim, ops::Conv, window::AutoPad};
 use super::weights::{Kernel, add_bias, compose, response};
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, is_zero},
 };
 
@@ -100,6 +101,7 @@ pub const CONV_COMPOSE: Rule = Rule {
     equation: "conv(conv(x, w1, b1), w2, b2) => conv(x, compose(w1, w2), b2 + response(w2, b1))",
     conditions: &[BORDER],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
     roots: &["Conv"],

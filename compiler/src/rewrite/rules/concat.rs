@@ -14,6 +14,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, fixed_dim},
 };
 
@@ -72,6 +73,7 @@ pub const CAT_OUT: Rule = Rule {
     equation: "concat_c(conv(x, w1, b1), conv(x, w2, b2)) => conv(x, concat(embed(w1), embed(w2)), concat(b1, b2))",
     conditions: &[SAME_GRID],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one convolution, and no copy",
     phase: Phase::Explore,
     roots: &["Concat"],
@@ -126,6 +128,7 @@ pub const CONCAT_MAP: Rule = Rule {
     equation: "concat(f(x), f(y)) => f(concat(x, y))",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::NUMBERS,
     pays: "the convolutions behind the activations meet",
     phase: Phase::Explore,
     roots: &["Concat"],
@@ -171,6 +174,7 @@ pub const CAT_GROUP: Rule = Rule {
     equation: "concat_c(conv(x, w1, b1), conv(y, w2, b2)) => conv(concat_c(x, y), concat(w1, w2), concat(b1, b2))",
     conditions: &[SAME_WINDOW],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one convolution instead of several",
     phase: Phase::Explore,
     roots: &["Concat"],
@@ -228,6 +232,7 @@ pub const CAT_IN_SPLIT: Rule = Rule {
     equation: "conv(concat_c(x, y), w, b) => conv(x, w[:, :c], b) + conv(y, w[:, c:])",
     conditions: &[],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a part that is a convolution itself folds",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -285,6 +290,7 @@ pub const JOIN_SLICES: Rule = Rule {
     equation: "concat(slice(x, a, b), slice(x, b, c)) => slice(x, a, c)",
     conditions: &[ADJACENT],
     exactness: Exactness::Bitwise,
+    types: Types::ALL,
     pays: "nothing is copied",
     phase: Phase::Explore,
     roots: &["Concat"],

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Exactness, Phase, Rule},
+    types::Types,
     view::Expr,
 };
 
@@ -23,6 +24,7 @@ pub const BN_INTO_PRODUCT: Rule = Rule {
     equation: "bn(x W + c, g, b, m, v) => x (W * s) + (c * s + b - m * s), s = g / sqrt(v + eps)",
     conditions: &[SCALE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
     roots: &["BatchNormalization"],

@@ -5,6 +5,7 @@ use convc_runtime::{Constant, Op, Tensor};
 use super::affine::equal_shapes;
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{Class, Expr, View},
 };
 
@@ -49,6 +50,7 @@ pub const FILL_AS_SCALAR: Rule = Rule {
     equation: "x * fill(v) => x * v",
     conditions: &[SAME_SHAPE],
     exactness: Exactness::Bitwise,
+    types: Types::NUMBERS,
     pays: "the fill and the arithmetic of its shape disappear",
     phase: Phase::Normalise,
     roots: &["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"],

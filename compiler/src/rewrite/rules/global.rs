@@ -8,6 +8,7 @@ use convc_runtime::{
 use super::{compose::convs_in, parts::from_front, transposed::is_pointwise};
 use crate::rewrite::{
     rule::{Exactness, Phase, Rule},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -42,6 +43,7 @@ pub const MEAN_BEFORE_POINTWISE: Rule = Rule {
     equation: "mean(conv1x1(x, w, b)) => conv1x1(mean(x), w, b)",
     conditions: &[],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "the convolution works on one position",
     phase: Phase::Explore,
     roots: &["GlobalAveragePool", "ReduceMean"],
@@ -71,6 +73,7 @@ pub const MEAN_OF_SCALED: Rule = Rule {
     equation: "mean(x * a) => mean(x) * a; and so for x + a, x - a, a - x",
     conditions: &[],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one pass over the map disappears",
     phase: Phase::Explore,
     roots: &["GlobalAveragePool", "ReduceMean"],

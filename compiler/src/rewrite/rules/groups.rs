@@ -12,6 +12,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::Expr,
 };
 
@@ -31,6 +32,7 @@ pub const GROUP_DENSE: Rule = Rule {
     equation: "conv(x, block_diagonal(w), b) => conv(x, blocks(w), b; groups)",
     conditions: &[BLOCKS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a fraction of the work",
     phase: Phase::Explore,
     roots: &["Conv"],

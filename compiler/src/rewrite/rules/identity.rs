@@ -5,6 +5,7 @@ use convc_runtime::{DType, Op, ops::binary::BinaryKind};
 use super::affine::equal_shapes;
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, is_zero},
 };
 
@@ -29,6 +30,7 @@ pub const IDENTITY: Rule = Rule {
     equation: "identity(x) => x",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::ALL,
     pays: "an operator disappears",
     phase: Phase::Normalise,
     roots: &["Identity"],
@@ -62,6 +64,7 @@ pub const ADD_ZERO: Rule = Rule {
     equation: "x + 0 => x; 0 + x => x; x - 0 => x",
     conditions: &[NEUTRAL, SAME_SHAPE],
     exactness: Exactness::Reassociated,
+    types: Types::NUMBERS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
     roots: &["Add", "Sub"],
@@ -83,6 +86,7 @@ pub const MUL_ONE: Rule = Rule {
     equation: "x * 1 => x; 1 * x => x; x / 1 => x",
     conditions: &[NEUTRAL, SAME_SHAPE],
     exactness: Exactness::Bitwise,
+    types: Types::NUMBERS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
     roots: &["Mul", "Div"],
@@ -117,6 +121,7 @@ pub const CAST_SAME: Rule = Rule {
     equation: "cast(x, type of x) => x",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
     roots: &["Cast"],
@@ -139,6 +144,7 @@ pub const RELU_RELU: Rule = Rule {
     equation: "relu(relu(x)) => relu(x)",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS.and(Types::SIGNED),
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
     roots: &["Relu"],
@@ -160,6 +166,7 @@ pub const CONCAT_ONE: Rule = Rule {
     equation: "concat(x) => x",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
     roots: &["Concat"],

@@ -1,7 +1,7 @@
 //! Maximum over windows: padding before it, monotone functions behind it, one behind another.
 
 use convc_runtime::{
-    Dim, Op,
+    DType, Dim, Op,
     ops::{MaxPool, pad::PadMode},
     window::AutoPad,
 };
@@ -9,6 +9,7 @@ use convc_runtime::{
 use super::{facts::is_nonnegative, pad::pads_of};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -70,6 +71,7 @@ pub const PAD_INTO_MAXPOOL: Rule = Rule {
     equation: "maxpool(pad(x, p, v); pads q) => maxpool(x; pads p + q)",
     conditions: &[SPATIAL, NEVER_WINS, MEETS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a copy of the map disappears",
     phase: Phase::Normalise,
     roots: &["MaxPool"],
@@ -135,6 +137,7 @@ pub const ACTIVATION_BEFORE_MAXPOOL: Rule = Rule {
     equation: "relu(maxpool(conv(x, w, b))) => maxpool(relu(conv(x, w, b)))",
     conditions: &[MEETS],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "the activation becomes part of the convolution",
     phase: Phase::Normalise,
     roots: &["Relu", "Clip"],
@@ -198,6 +201,7 @@ pub const MAXPOOL_MAXPOOL: Rule = Rule {
     equation: "maxpool(maxpool(x; k1, p1); k2, p2) => maxpool(x; k1 + k2 - 1, p1 + p2)",
     conditions: &[STEPS, ONE_GRID, SAME_WINDOWS, MEETS],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS.and(Types::of(&[DType::I8, DType::U8])),
     pays: "one pass over the map less, or a large window is made of smaller ones",
     phase: Phase::Explore,
     roots: &["MaxPool"],

@@ -9,6 +9,7 @@ use convc_runtime::{
 use super::weights::ints;
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, is_zero},
 };
 
@@ -61,6 +62,7 @@ pub const PAD_INTO_CONV: Rule = Rule {
     equation: "conv(pad(x, p, 0), w, b; pads q) => conv(x, w, b; pads p + q)",
     conditions: &[ZEROS, SPATIAL],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "a copy of the map disappears",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -109,15 +111,16 @@ const ONE_BORDER: Condition =
     Condition { name: "one-border", text: "both pads fill with the same known value, or both repeat the edge" };
 const GROWS: Condition = Condition { name: "pads-grow", text: "all pads are known and none is negative" };
 
-/// What a `Pad` fills with: a number, or `None` for the edge.
-fn filling(view: &dyn View, app: &App<'_>, mode: PadMode) -> Result<Option<f64>, String> {
+/// What a `Pad` fills with: the bytes of one element, which are 0 where nothing is given, or `None` for the edge.
+fn filling(view: &dyn View, app: &App<'_>, mode: PadMode) -> Result<Option<Vec<u8>>, String> {
     match (mode, app.operand(2)) {
-        (PadMode::Constant, None) => Ok(Some(0.0)),
+        (PadMode::Constant, None) => {
+            let dtype = app.operand(0).and_then(|x| view.fact(x)).map(|f| f.dtype);
+            let size = dtype.and_then(|d| d.bytes_for(1)).ok_or("how large an element is is not known")?;
+            Ok(Some(vec![0; size]))
+        }
         (PadMode::Constant, Some(v)) => {
-            let value = view.constant(v).and_then(|c| {
-                let t = c.to_tensor().ok()?;
-                t.to_f64s().or_else(|| Some(t.to_i64s()?.into_iter().map(|v| v as f64).collect()))?.first().copied()
-            });
+            let value = view.constant(v).map(|c| c.bytes().as_bytes().to_vec()).filter(|b| !b.is_empty());
             value.map(Some).ok_or_else(|| "what is padded with is not known".into())
         }
         (PadMode::Edge, _) => Ok(None),
@@ -137,6 +140,7 @@ pub const PAD_PAD: Rule = Rule {
     equation: "pad(pad(x, p, v), q, v) => pad(x, p + q, v)",
     conditions: &[ONE_BORDER, GROWS],
     exactness: Exactness::Bitwise,
+    types: Types::ALL,
     pays: "a copy of the map disappears",
     phase: Phase::Normalise,
     roots: &["Pad"],
@@ -147,7 +151,7 @@ pub const PAD_PAD: Rule = Rule {
             let (Op::Pad(first), Some(x)) = (inner.op, inner.operand(0)) else { continue };
             let Some(rank) = view.fact(x).map(convc_runtime::Fact::rank) else { continue };
             let verdict = match (filling(view, &inner, first.mode), filling(view, app, outer.mode)) {
-                (Ok(a), Ok(b)) if a.map(f64::to_bits) == b.map(f64::to_bits) => Verdict::Holds,
+                (Ok(a), Ok(b)) if a == b => Verdict::Holds,
                 (Ok(_), Ok(_)) => Verdict::Fails("the borders are of different kinds".into()),
                 (Err(why), _) | (_, Err(why)) => Verdict::Unknown(why),
             };

@@ -5,6 +5,7 @@ use convc_runtime::{Op, ops::Concat};
 use super::cuts::{Cut, part, slice, sliced};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{Class, Expr, fixed_dim},
 };
 
@@ -26,6 +27,7 @@ pub const SLICE_OF_CONCAT: Rule = Rule {
     equation: "slice(concat(p, q)) => concat(slice(p), slice(q))",
     conditions: &[IN_ORDER],
     exactness: Exactness::Bitwise,
+    types: Types::ALL,
     pays: "only what is kept is copied and computed",
     phase: Phase::Explore,
     roots: &["Slice"],
@@ -94,6 +96,7 @@ pub const CONCAT_OF_CONCAT: Rule = Rule {
     equation: "concat(.., concat(p, q), ..) => concat(.., p, q, ..)",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::ALL,
     pays: "a copy less",
     phase: Phase::Explore,
     roots: &["Concat"],

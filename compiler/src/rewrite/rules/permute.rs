@@ -14,6 +14,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, fixed_dim},
 };
 
@@ -152,6 +153,7 @@ pub const PERM_FOLD: Rule = Rule {
     equation: "conv(pick(x, p), w, b) => conv(x, w[:, inverse(p)], b)",
     conditions: &[EACH_ONCE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "the map is not copied",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -194,6 +196,7 @@ pub const PERM_OUT: Rule = Rule {
     equation: "pick(conv(x, w, b), p) => conv(x, w[p], b[p])",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "the map is not copied",
     phase: Phase::Explore,
     roots: &["Gather", "Reshape", "Concat"],
@@ -223,6 +226,7 @@ pub const PERM_MAP: Rule = Rule {
     equation: "pick(f(x), p) => f(pick(x, p))",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::NUMBERS,
     pays: "the permutation reaches the convolution behind an activation",
     phase: Phase::Explore,
     roots: &["Gather", "Reshape", "Concat"],

@@ -9,6 +9,7 @@ use convc_runtime::{
 use super::weights::{div, floats, ones};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::Expr,
 };
 
@@ -31,6 +32,7 @@ pub const AVGPOOL_AS_CONV: Rule = Rule {
     equation: "avgpool(x; k) => conv(x, 1 / k)",
     conditions: &[FULL_WINDOWS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a convolution merges with parallel and subsequent ones",
     phase: Phase::Explore,
     roots: &["AveragePool"],

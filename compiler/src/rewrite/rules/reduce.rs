@@ -10,6 +10,7 @@ use convc_runtime::{
 use super::{parts::from_front, weights::ints};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Expr, View},
 };
 
@@ -52,6 +53,7 @@ pub const REDUCE_REDUCE: Rule = Rule {
     equation: "reduce(reduce(x, A), B) => reduce(x, A and B)",
     conditions: &[GATHERS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a pass over the intermediate result disappears",
     phase: Phase::Normalise,
     roots: ReduceKind::TEXTS,
@@ -60,7 +62,7 @@ pub const REDUCE_REDUCE: Rule = Rule {
         for inner in view.apps(y) {
             cx.begin();
             let (Op::Reduce(first), Some(x)) = (inner.op, inner.operand(0)) else { continue };
-            let Some(fact) = view.fact(x).filter(|f| f.dtype.is_float()) else { continue };
+            let Some(fact) = view.fact(x) else { continue };
             let one = first.kind == outer.kind && in_steps(outer.kind);
             let differ = || format!("{} behind {}", app.op.name(), inner.op.name());
             if !cx.require(GATHERS.name, Verdict::from_answer(Some(one), differ)) {

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, is_zero},
 };
 
@@ -81,6 +82,7 @@ pub const POOL_BEFORE_POINTWISE: Rule = Rule {
     equation: "avgpool(conv1x1(x, w, b)) => conv1x1(avgpool(x), w, b)",
     conditions: &[KEEPS_CONSTANTS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "the convolution works at the lower resolution",
     phase: Phase::Explore,
     roots: &["AveragePool"],
@@ -109,6 +111,7 @@ pub const POINTWISE_BEFORE_POOL: Rule = Rule {
     equation: "conv1x1(avgpool(x), w, b) => avgpool(conv1x1(x, w, b))",
     conditions: &[KEEPS_CONSTANTS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "fewer channels are pooled",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -186,6 +189,7 @@ pub const POINTWISE_BEFORE_RESIZE: Rule = Rule {
     equation: "conv1x1(resize(x), w, b) => resize(conv1x1(x, w, b))",
     conditions: &[KEEPS_CHANNELS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "the convolution works at the lower resolution",
     phase: Phase::Explore,
     roots: &["Conv"],

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{Class, Expr, View},
 };
 
@@ -31,6 +32,7 @@ pub const H_MERGE: Rule = Rule {
     equation: "slice_c(conv(x, concat(w1, w2), concat(b1, b2))) => conv(x, w1, b1)",
     conditions: &[OWN_ROWS],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "the input of several convolutions is read once",
     phase: Phase::Explore,
     roots: &["Slice"],

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{Class, Expr},
 };
 
@@ -59,6 +60,7 @@ pub const STRIDE_SLICE: Rule = Rule {
     equation: "slice(conv(x, w; strides s, pads p), o, t) => conv(x, w; strides s t, pads p - s o)",
     conditions: &[SPACE_ONLY],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "outputs that nobody reads are not computed",
     phase: Phase::Explore,
     roots: &["Slice"],
@@ -131,6 +133,7 @@ pub const STRIDE_IN: Rule = Rule {
     equation: "conv(slice(x, o, t), w; strides s, dilations d, pads p) => conv(x, w; strides s t, dilations d t, pads t p - o)",
     conditions: &[SPACE_ONLY, BORDER],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "no copy of the slice",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -206,6 +209,7 @@ pub const TAP_CROP: Rule = Rule {
     equation: "conv(x, w; pads p) => conv(x, inner taps of w; pads p - d)",
     conditions: &[READS_PADDING],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "no work on padding",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -282,6 +286,7 @@ pub const FOCUS: Rule = Rule {
     equation: "conv(space_to_depth(x, b), w; strides s, pads p) => conv(x, depth_to_space(w, b); strides b s, pads b p)",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "no rearrangement",
     phase: Phase::Explore,
     roots: &["Conv"],

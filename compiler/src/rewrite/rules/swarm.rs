@@ -13,6 +13,7 @@ use crate::rewrite::{
         sizes::{Sized, choices},
     },
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{Class, Expr, View},
 };
 
@@ -37,7 +38,7 @@ struct Blocks {
 fn blocks(view: &dyn View, class: Class) -> Option<Blocks> {
     // A look at what is there, before any map is made.
     let fact = view.fact(class)?;
-    if fact.rank() != 4 || !fact.dtype.is_float() || fact.shape[1].as_fixed()? < 4 {
+    if fact.rank() != 4 || fact.shape[1].as_fixed()? < 4 {
         return None;
     }
     // Whether a convolution moves elements is in its kernel, which takes longer to see.
@@ -189,6 +190,7 @@ pub const SPACE: Rule = Rule {
     equation: "y[n, p(i, j, c), q, r] = x[n, c, b*q + i, b*r + j] => pick(space_to_depth(x, b), p)",
     conditions: &[BLOCKS, WHOLE],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one pass over the map instead of several",
     phase: Phase::Recognise,
     roots: &["Concat", "Reshape", "Transpose"],
@@ -223,6 +225,7 @@ pub const CONV: Rule = Rule {
     equation: "conv(swarm(x), w; strides s, pads p) => conv(x, depth_to_space(w[:, inverse], b); strides b s, pads b p)",
     conditions: &[BLOCKS, WHOLE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "no rearrangement",
     phase: Phase::Recognise,
     roots: &["Conv"],

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, is_zero},
 };
 
@@ -76,6 +77,7 @@ pub const POINTWISE_AFTER_TRANSPOSED: Rule = Rule {
     equation: "conv1x1(convT(x, w1, b1), w2, b2) => convT(x, w1 . w2, b2 + w2 b1)",
     conditions: &[],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -124,6 +126,7 @@ pub const POINTWISE_BEFORE_TRANSPOSED: Rule = Rule {
     equation: "convT(conv1x1(x, w1), w2, b2) => convT(x, w1 . w2, b2)",
     conditions: &[NO_BIAS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
     roots: &["ConvTranspose"],

@@ -26,6 +26,7 @@ use crate::rewrite::{
         sizes::{NEEDED, Sized, choices},
     },
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, same_shape},
 };
 
@@ -51,6 +52,7 @@ pub const INVOLUTION: Rule = Rule {
     equation: "sum over t of ker[n, g*T + t, p] * x[n, c, s*p - b + d*t] => involution(x, ker)",
     conditions: &[WINDOW, GROUPED],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "the neighbours of all positions are not laid out",
     phase: Phase::Recognise,
     roots: &["ReduceSum", "Einsum", "MatMul", "Add", "Sum"],
@@ -152,7 +154,7 @@ fn recognise(cx: &Cx<'_>, root: Class, group: &[Product<'_>]) -> Option<Found> {
 fn map_sources(view: &dyn View, factor: Class) -> Vec<Class> {
     let is_map = |c: &Class| {
         let fact = view.fact(*c);
-        fact.is_some_and(|f| f.rank() >= 3 && f.dtype.is_float() && f.shape[1].is_fixed())
+        fact.is_some_and(|f| f.rank() >= 3 && f.shape[1].is_fixed())
     };
     sources(view, factor).into_iter().rev().filter(is_map).collect()
 }

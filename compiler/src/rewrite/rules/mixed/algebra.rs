@@ -17,6 +17,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -126,6 +127,7 @@ pub const MIXED_CONV_AFFINE: Rule = Rule {
     equation: "s * mixed-conv(x, r, W, b) + t => mixed-conv(x, r, s * W, s * b + t)",
     conditions: &[SUM_TO_ONE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a pass over the map disappears",
     phase: Phase::Recognise,
     roots: &["BatchNormalization", "Mul", "Div", "Add", "Sub"],
@@ -180,6 +182,7 @@ pub const MIXED_CONV_BIAS: Rule = Rule {
     equation: "mixed-conv(x, r, W) + view(r B) => mixed-conv(x, r, W, B)",
     conditions: &[SAME_ROUTES],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "a pass over the map disappears",
     phase: Phase::Recognise,
     roots: &["Add"],
@@ -276,6 +279,7 @@ pub const MIXED_CONV_CONSTANT: Rule = Rule {
     equation: "mixed-conv(x, constant r, W, b) => conv(x, r W, r b)",
     conditions: &[SAME_FOR_ALL],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "nothing is mixed at run time",
     phase: Phase::Normalise,
     roots: &["CondConv", "DynamicConv"],

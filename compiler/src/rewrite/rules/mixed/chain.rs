@@ -11,6 +11,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Expr, View, is_zero},
 };
 
@@ -86,6 +87,7 @@ pub const CONV_BEHIND_MIXED: Rule = Rule {
     equation: "conv(mixed-conv(x, r, W, b), v, c) => mixed-conv(x, r, compose(W, v), response(v, b) + c)",
     conditions: &[BORDER, SUM_TO_ONE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
     roots: &["Conv"],
@@ -168,6 +170,7 @@ pub const CONV_BEFORE_MIXED: Rule = Rule {
     equation: "mixed-conv(conv(x, v, c), r, W, b) => mixed-conv(x, r, compose(v, W), response(W, c) + b)",
     conditions: &[BORDER, SUM_TO_ONE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
     roots: &["CondConv", "DynamicConv"],

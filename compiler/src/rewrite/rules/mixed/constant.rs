@@ -15,6 +15,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{Class, Expr, View},
 };
 
@@ -46,6 +47,7 @@ pub const CONV_OF_FOLDED_BATCH: Rule = Rule {
     equation: "conv(view(x), [w, .., w], [b, .., b], N g groups) => view(conv(x, w, b, g groups))",
     conditions: &[SAME_KERNELS],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one kernel instead of one for each sample",
     phase: Phase::Normalise,
     roots: &["Conv"],
@@ -100,6 +102,7 @@ pub const CONV_SAMPLES: Rule = Rule {
     equation: "concat(conv(x[n], w, b) for all n) => conv(x, w, b)",
     conditions: &[ALL_SAMPLES, ONE_CONVOLUTION],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one convolution and no copy",
     phase: Phase::Recognise,
     roots: &["Concat"],
@@ -162,6 +165,7 @@ pub const CONSTANT_OF_BATCH: Rule = Rule {
     equation: "x * [c, .., c] => x * c",
     conditions: &[EQUAL_ROWS],
     exactness: Exactness::Bitwise,
+    types: Types::NUMBERS,
     pays: "what is the same for all samples folds into weights",
     phase: Phase::Normalise,
     roots: &["Mul", "Add", "Sub", "Div"],

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -152,6 +153,7 @@ pub const MIXED_CONV_EXPERTS: Rule = Rule {
     equation: "r1 * conv(x, w1, b1) + r2 * conv(x, w2, b2) + z => mixed-conv(x, [r1, r2], [w1, w2], [b1, b2]) + z",
     conditions: &[SAME_WINDOW],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one convolution instead of one for each expert",
     phase: Phase::Recognise,
     roots: &["Add", "Sum"],
@@ -178,6 +180,7 @@ pub const MIXED_CONV_SINGLE: Rule = Rule {
     equation: "r * conv(x, w, b) => mixed-conv(x, r, [w], [b])",
     conditions: &[PER_SAMPLE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "the kernel is scaled instead of the map",
     phase: Phase::Recognise,
     roots: &["Mul"],

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -158,6 +159,7 @@ pub const MIXED_CONV_GROUPS: Rule = Rule {
     equation: "conv(view(x), view(r W), N g groups) => view(mixed-conv(x, r, W, g groups))",
     conditions: &[SAMPLES_FIRST, SAMPLES_ARE_GROUPS, SAME_BIAS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one operator that rules can fold into",
     phase: Phase::Recognise,
     roots: &["Conv"],

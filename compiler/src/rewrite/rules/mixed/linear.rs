@@ -11,6 +11,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, same_shape},
 };
 
@@ -98,6 +99,7 @@ pub const MIXED_LINEAR: Rule = Rule {
     equation: "x[n] * (r W)[n] => view(mixed-conv(view(x), r, view(W)))",
     conditions: &[OWN_MATRIX],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one operator that rules can fold into",
     phase: Phase::Recognise,
     roots: &["MatMul", "Gemm"],

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -139,6 +140,7 @@ pub const SCALE_INTO_MATMUL: Rule = Rule {
     equation: "(x W + c) * s => x (W * s) + c * s",
     conditions: &[PER_COLUMN, FINITE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
     roots: &["Mul", "Div"],
@@ -179,6 +181,7 @@ pub const SCALE_PAST_VIEW: Rule = Rule {
     equation: "view(conv(x, w, b)) * s => view(conv(x, w * s, b * s))",
     conditions: &[ONE_NUMBER, FINITE],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
     roots: &["Mul", "Div"],

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -89,6 +90,7 @@ pub const MIXED_CONV_SAMPLES: Rule = Rule {
     equation: "concat(conv(x[n], r[n] W) for all n) => mixed-conv(x, r, W)",
     conditions: &[ALL_SAMPLES, SAME_EXPERTS],
     exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
     pays: "one operator instead of one for each sample",
     phase: Phase::Recognise,
     roots: &["Concat"],

@@ -5,6 +5,7 @@ use convc_runtime::{Constant, Fact, Op, OpError, Tensor, ops::compose::Composer}
 use super::fact_of;
 use crate::rewrite::{
     rule::{Exactness, Phase, Rule},
+    types::Types,
     view::{Expr, View},
 };
 
@@ -19,6 +20,7 @@ pub const DO_CONV_CONSTANT: Rule = Rule {
     equation: "doconv(x, d, w, b) => conv(x, reshape(d . w), b)",
     conditions: &[],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one convolution, whose kernel is made once and folds on",
     phase: Phase::Normalise,
     roots: &["DOConv"],

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, fixed_dim},
 };
 
@@ -39,6 +40,7 @@ pub const GHOST_MODULE: Rule = Rule {
     equation: "p = act(conv(x, w1, b1)); concat(p, act(dwconv(p, w2, b2)))[:, :n] => ghost(x, w1, b1, w2, b2)",
     conditions: &[PRIMARY_FIRST, SAME_ACTIVATION, CHEAP_KEEPS],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one operator, which computes the cheap part while the primary one is at hand and copies nothing",
     phase: Phase::Recognise,
     roots: &["Concat", "Slice", "Gather"],

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View},
 };
 
@@ -58,6 +59,7 @@ pub const SC_CONV: Rule = Rule {
                scconv(x, w2, b2, w3, b3, w4, b4; r)",
     conditions: &[ONE_INPUT, TILES, NEAREST, ONE_WINDOW],
     exactness: Exactness::Bitwise,
+    types: Types::FLOATS,
     pays: "one operator; the gate is applied while the convolution's rows are at hand",
     phase: Phase::Recognise,
     roots: &["Conv"],

@@ -20,6 +20,7 @@ use self::{
 use super::spelt;
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
+    types::Types,
     view::{App, Class, Expr, View, same_shape},
 };
 
@@ -59,6 +60,7 @@ pub const SPLIT_ATTENTION: Rule = Rule {
     equation: "sum_r softmax_r(fc2(relu(fc1(gap(sum_r u_r)))))_r * u_r, u = relu(conv(x, w, b)) => SplitAttention(x, w, b, fc1, fc2)",
     conditions: &[POOLED, EACH_PART, OVER_RADIX, OPPOSITE, SUM_OF_PARTS, ALIKE],
     exactness: Exactness::Analytic,
+    types: Types::FLOATS,
     pays: "one operator instead of a dozen",
     phase: Phase::Recognise,
     roots: &["Add", "Sum", "ReduceSum", "Reshape"],
