@@ -22,7 +22,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-SECONDS = 60
+SECONDS = 180
 RUNS = 3  # bindings that are compared
 TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
@@ -76,6 +76,45 @@ def constants(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
             if a.type == onnx.AttributeProto.GRAPH:
                 found += constants(a.g)
     return found
+
+
+class Probe:
+    """Tells the bindings at which ONNX Runtime leaves what ONNX says: there is no right answer there to compare with.
+
+    A window that does not fit into its padded map gives an output of size 0 at most; ONNX Runtime rounds the quotient towards 0
+    and may read what is not there. A Concat of tensors whose other sizes differ is none; ONNX Runtime skips empty operands.
+    """
+
+    def __init__(self, model: onnx.ModelProto):
+        copy = onnx.ModelProto.FromString(model.SerializeToString())
+        self.nodes = [n for n in copy.graph.node if n.op_type in ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Concat")]
+        known = {o.name for o in copy.graph.output} | {i.name for i in copy.graph.input} | {t.name for t in copy.graph.initializer}
+        self.fixed = {t.name: tuple(t.dims) for t in copy.graph.initializer}
+        made = {x for n in copy.graph.node for x in n.output}
+        self.names = sorted(({x for n in self.nodes for x in [*n.input, *n.output] if x} & made) - known)
+        copy.graph.output.extend(onnx.ValueInfoProto(name=x) for x in self.names)
+        self.outputs = [o.name for o in copy.graph.output]
+        self.session = session(copy.SerializeToString())
+
+    def is_defined(self, given: dict[str, np.ndarray]) -> bool:
+        values = self.session.run(None, given)
+        shape = self.fixed | {k: v.shape for k, v in given.items()} | {k: v.shape for k, v in zip(self.outputs, values)}
+        for node in self.nodes:
+            a = {x.name: onnx.helper.get_attribute_value(x) for x in node.attribute}
+            if node.op_type == "Concat":
+                of = [shape[x] for x in node.input]
+                axis = a["axis"] % len(of[0])
+                if len({s[:axis] + s[axis + 1 :] for s in of}) > 1:
+                    return False
+            elif node.op_type != "ConvTranspose" and a.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):
+                x, rank = shape[node.input[0]], len(shape[node.input[0]]) - 2
+                kernel = a.get("kernel_shape") or shape[node.input[1]][2:]
+                pads, dilations, strides = a.get("pads") or [0] * 2 * rank, a.get("dilations") or [1] * rank, a.get("strides") or [1] * rank
+                for i in range(rank):
+                    room = x[2 + i] + pads[i] + pads[rank + i] - dilations[i] * (kernel[i] - 1) - 1
+                    if room < 0 and shape[node.output[0]][2 + i] != 0 or room < -strides[i]:
+                        return False
+        return True
 
 
 def turning_points(model: onnx.ModelProto) -> list[int]:
@@ -220,11 +259,14 @@ class Examination:
 
     def runs(self, original) -> list:
         points, made = turning_points(self.model), []
+        probe = Probe(self.model)
         is_open = any(not isinstance(s, int) for p in original.get_inputs() for s in p.shape)
         for attempt in range(12 if is_open else 2):
             try:
                 given = feeds(original, points, self.rng, attempt)
                 want = original.run(None, given)
+                if not probe.is_defined(given):
+                    continue
             except Exception as e:
                 self.verdict.refused = " ".join(str(e).split())[:200]
                 continue

@@ -1,7 +1,7 @@
 """Hold convc against ONNX Runtime on random graphs and on look-alikes of real exports; exit 1 if any model fails.
 
 usage: python differential.py [--convc PATH] [--random N] [--lookalikes N] [--seed S] [--exports DIR] [--shared DIR]
-                              [--fast] [--case KIND:I] [--jobs N] [--failures DIR] [--shrink N] [--seconds S]
+                              [--fast] [--case KIND:I] [--jobs N] [--failures DIR] [--shrink N] [--seconds S] [--rules]
 needs: pip install -r requirements.txt (beside this file); exports that do not lie in --exports are made with the packages of
        tests/networks/requirements.txt
 
@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import argparse
 import collections
-import concurrent.futures
 import json
-import multiprocessing
 import random
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ import onnx
 import check
 import graphs
 import lookalikes
+from crew import apart, each
 from shrink import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +106,7 @@ def minimal(outcome: Outcome, args) -> Path:
         except Exception:
             return False
 
-    small = shrink(model, fails, args.seconds)
+    small = shrink(model, lambda candidate: apart(fails, candidate), args.seconds)
     verdict = tried(small, args, outcome.case)
     args.failures.mkdir(parents=True, exist_ok=True)
     stem = args.failures / re.sub(r"[^a-z0-9]+", "_", f"{args.seed} {outcome.case} {kind} {'_'.join(outcome.culprits[:2])}".lower()).strip("_")
@@ -129,31 +129,33 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--failures", type=Path, default=ROOT / "target/differential")
     parser.add_argument("--shrink", type=int, default=1, help="how many models of failures that are alike")
+    parser.add_argument("--rules", action="store_true", help="print in how many models each rule fired")
     parser.add_argument("--seconds", type=float, default=120, help="for each model that is made minimal")
     args = parser.parse_args()
     cases = args.case or [f"random:{i}" for i in range(args.random)] + [f"lookalike:{i}" for i in range(args.lookalikes)]
     start = time.perf_counter()
     print(f"differential: seed {args.seed}", flush=True)
     bad, refused, runs, rules = [], collections.Counter(), 0, collections.Counter()
-    with concurrent.futures.ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as workers:
-        pending = {workers.submit(examine, case, args): case for case in cases}
-        for job in concurrent.futures.as_completed(pending):
-            outcome = job.result()
-            runs += outcome.verdict.runs
-            rules.update(outcome.verdict.rules.keys())
-            if outcome.verdict.refused:
-                refused[outcome.case.partition(":")[0]] += 1
-            if outcome.verdict.failures:
-                bad.append(outcome)
-                print(f"{outcome.case} ({outcome.label}): {outcome.verdict.failures[0]} [{', '.join(outcome.culprits)}]", flush=True)
-        alike: dict[str, list[Outcome]] = {}
-        for outcome in sorted(bad, key=lambda o: o.case):
-            alike.setdefault(outcome.signature, []).append(outcome)
-        chosen = [o for group in alike.values() for o in group[: args.shrink] if o.verdict.failures[0].kind != "harness"]
-        for path in workers.map(minimal, chosen, [args] * len(chosen)):
-            print(f"minimal: {path}", flush=True)
+    for case, outcome in each(examine, cases, args, args.jobs):
+        if outcome is None or outcome.verdict.refused:  # None: ONNX Runtime aborted
+            refused[case.partition(":")[0]] += 1
+            continue
+        runs += outcome.verdict.runs
+        rules.update(outcome.verdict.rules.keys())
+        if outcome.verdict.failures:
+            bad.append(outcome)
+            print(f"{case} ({outcome.label}): {outcome.verdict.failures[0]} [{', '.join(outcome.culprits)}]", flush=True)
+    alike: dict[str, list[Outcome]] = {}
+    for outcome in sorted(bad, key=lambda o: o.case):
+        alike.setdefault(outcome.signature, []).append(outcome)
+    chosen = [o for group in alike.values() for o in group[: args.shrink] if o.verdict.failures[0].kind != "harness"]
+    for _, path in each(minimal, chosen, args, args.jobs):
+        print(f"minimal: {path}", flush=True)
     for signature, group in sorted(alike.items(), key=lambda i: -len(i[1])):
         print(f"{len(group):5} {signature}: {', '.join(o.case for o in group[:4])}")
+    if args.rules:
+        known = json.loads(subprocess.run([args.convc, "list", "rules", "--json"], capture_output=True, text=True, check=True).stdout)["rules"]
+        print("fired:", ", ".join(f"{r['rule']} {rules[r['rule']]}" for r in sorted(known, key=lambda r: rules[r["rule"]])))
     kinds = collections.Counter(o.verdict.failures[0].kind for o in bad)
     print(
         f"differential: seed {args.seed}: {len(cases)} models, {len(cases) - sum(refused.values())} run by ONNX Runtime"

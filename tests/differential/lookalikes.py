@@ -27,6 +27,7 @@ TWINS = {
     "ReduceSum": ("ReduceMean", "ReduceMax"), "ReduceMean": ("ReduceSum", "ReduceMax"), "GlobalAveragePool": ("GlobalMaxPool",), "AveragePool": ("MaxPool",),
     "MaxPool": ("AveragePool",), "Clip": ("Relu",), "Sum": ("Max", "Mean"), "Floor": ("Ceil",),
 }
+FLAGS = ("keepdims", "ceil_mode", "count_include_pad", "transA", "transB", "allowzero", "antialias", "exclude_outside", "noop_with_empty_axes", "training_mode")
 
 
 class NoPlace(Exception):
@@ -110,7 +111,10 @@ def attribute(model: onnx.ModelProto, rng: random.Random) -> str:
     node, a = some(rng, places)
     before = helper.printable_attribute(a)
     if a.type == AttributeProto.INT:
-        a.i += rng.choice((-1, 1)) if a.name != "group" else rng.choice((-a.i // 2, a.i, 1 - a.i))
+        if a.name in FLAGS:
+            a.i = 1 - a.i
+        else:
+            a.i += rng.choice((-1, 1)) if a.name != "group" else rng.choice((-a.i // 2, a.i, 1 - a.i))
     elif a.type == AttributeProto.INTS:
         if not a.ints:
             raise NoPlace

@@ -77,7 +77,8 @@ attribute_enum! {
 
 attributes! {
     /// Each output is a weighted sum of inputs around the coordinate that it stands for, elements beyond the border being
-    /// those at the border.
+    /// those at the border. A sum of integers loses what is behind its point, as ONNX Runtime has it (ONNX does not say); with
+    /// antialias it is rounded, halves to even.
     ///
     /// Operands: x of any rank; roi `[2n]` (starts, then ends, as parts of the size; for tf_crop_and_resize); scales `[n]` or
     /// sizes `[n]`, n being the number of `axes`. An operand without elements counts as left out. An axis of size I becomes
@@ -269,7 +270,7 @@ impl Operator for Resize {
         if let Some(v) = x.to_i64s().filter(|_| x.dtype() != DType::Bool) {
             let wide = Tensor::new(x.shape(), v.into_iter().map(|v| v as f64).collect::<Vec<_>>())?;
             let y = Tensor::new(shape, weigh(cx, elements(&wide), x.shape(), &taps, self.extrapolation_value))?;
-            return Ok(vec![saturated(&y, x.dtype())?]);
+            return Ok(vec![saturated(&y, x.dtype(), if self.antialias { libm::rint } else { libm::trunc })?]);
         }
         widened(&[Some(x)], |x| {
             let x = required(x, 0, "X")?;
@@ -361,12 +362,12 @@ fn elements(t: &Tensor) -> &[f64] {
     t.as_slice().unwrap_or_default()
 }
 
-/// Rounded (halves to even) and clipped to the range of an integer type.
-fn saturated(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
+/// Made whole by `whole` and clipped to the range of an integer type.
+fn saturated(t: &Tensor, dtype: DType, whole: fn(f64) -> f64) -> Result<Tensor, OpError> {
     let v = elements(t);
     macro_rules! cast {
         ($t:ty) => {
-            <$t>::wrap(v.iter().map(|&x| libm::rint(x) as $t).collect())
+            <$t>::wrap(v.iter().map(|&x| whole(x) as $t).collect())
         };
     }
     let data = match dtype {

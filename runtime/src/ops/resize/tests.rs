@@ -161,11 +161,11 @@ fn field_elements_stand_for_scales() {
 }
 
 #[test]
-fn integers_are_rounded_and_nonsense_is_refused() {
+fn integers_lose_their_fraction_and_nonsense_is_refused() {
     let x = Tensor::new([2], vec![0u8, 255]).unwrap();
     let linear = op(ResizeMode::Linear, CoordinateMode::HalfPixel);
     let y = run_threads(&linear, &[Some(&x), None, Some(&vector(&[2.0]))]).unwrap();
-    assert_eq!(y[0].as_slice::<u8>().unwrap(), [0, 64, 191, 255]);
+    assert_eq!(y[0].as_slice::<u8>().unwrap(), [0, 63, 191, 255]);
     for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let refused = run_threads(&linear, &[Some(&x), None, Some(&vector(&[scale]))]);
         assert!(matches!(refused, Err(OpError::InputValue { .. })), "{scale}: {refused:?}");
