@@ -6,6 +6,7 @@ mod border;
 mod bounds;
 mod channels;
 mod conv;
+mod indices;
 mod involution;
 mod mixed;
 mod mixed_algebra;
@@ -28,6 +29,7 @@ pub use channels::{
     map_of_slice, slice_of_conv, slice_of_map, space_of_conv,
 };
 pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
+pub use indices::{Turning, turning};
 pub use involution::involutions;
 pub use mixed::{
     constant_rows, conv_samples, folded_batch, mixed_experts, mixed_groups, mixed_linear, mixed_samples, mixed_single,

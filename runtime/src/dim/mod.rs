@@ -441,6 +441,26 @@ impl Dim {
         }
     }
 
+    /// Whether two dimensions differ even where symbols are 0, which stand for at least 1 otherwise. A model with an empty batch
+    /// may hold what fits at no other size, so that this and not [`Dim::equals`] says that shapes never fit.
+    pub fn never_equals(&self, other: &Dim) -> bool {
+        let from_zero = |dim: &Dim| {
+            let symbols = dim.symbols().into_iter();
+            dim.substitute(&symbols.map(|s| (s.clone(), Dim::symbol(format!("?{s}")))).collect())
+        };
+        self.equals(other) == Some(false) && from_zero(self).equals(&from_zero(other)) == Some(false)
+    }
+
+    /// Whether a maximum or a minimum occurs in it, which may turn from one operand to another at some size.
+    pub fn has_extremum(&self) -> bool {
+        let Dim::Expr(expr) = self else { return false };
+        expr.terms.keys().flat_map(|monomial| &monomial.0).any(|(atom, _)| match atom {
+            Atom::Max(_) | Atom::Min(_) => true,
+            Atom::FloorDiv(numerator, denominator) => numerator.has_extremum() || denominator.has_extremum(),
+            Atom::Symbol(_) | Atom::Overflow(_) => false,
+        })
+    }
+
     /// Whether the value is at least `bound`: for all symbol values, for none, or undecided.
     pub fn at_least(&self, bound: i64) -> Option<bool> {
         let (range, bound) = (Range::of_dim(self), i128::from(bound));

@@ -8,8 +8,8 @@ use convc_runtime::{
     window::{AutoPad, Window},
 };
 
-use super::{IndexMap, LIMIT, sizes::Sized};
-use crate::rewrite::view::{App, Class, Expr, View, is_zero};
+use super::{Digit, HOLE, IndexMap, LIMIT, Table, sizes::Sized};
+use crate::rewrite::view::{App, Class, Expr, View, is_zero, same_shape};
 
 /// Operators nested in a chain at most.
 const DEPTH: usize = 48;
@@ -94,12 +94,13 @@ pub fn spell(view: &dyn View, class: Class, source: Class) -> Expr {
     go(view, class, source, DEPTH)
 }
 
-/// Makes the maps of classes over one source.
+/// Makes the maps of classes over one source, for all values of the symbols at once.
 pub struct Chains<'a, 's> {
     at: &'s Sized<'a>,
     source: Class,
     known: BTreeMap<Class, Option<IndexMap>>,
-    /// Bounds of slices that the maps take not to be negative: inference cannot tell, and leaves such a slice's size open.
+    /// Bounds of slices, and distances between them, that the maps take not to be negative: inference cannot tell, and leaves
+    /// such a slice's size open or clamps it.
     pub assumed: Vec<Dim>,
 }
 
@@ -125,10 +126,12 @@ impl<'a, 's> Chains<'a, 's> {
     }
 
     fn make(&mut self, class: Class, depth: usize) -> Option<IndexMap> {
-        let shape = self.at.shape(class);
+        let known = self.at.shape(class);
         if class == self.source {
-            return IndexMap::identity(&shape?);
+            return IndexMap::identity(&known?);
         }
+        // What inference clamps is one expression where the map is not empty, and another one where it is.
+        let shape = known.clone().filter(|s| !s.iter().any(Dim::has_extremum));
         let depth = depth.checked_sub(1)?;
         let app = movement(self.at.view, class)?;
         let map = match app.op {
@@ -139,55 +142,73 @@ impl<'a, 's> Chains<'a, 's> {
                 IndexMap::concat(parts, axis)?
             }
             _ => {
-                let x = self.map_within(app.operand(0)?, depth)?;
+                let from = if shape.is_some() { self.behind_views(&app)? } else { app.operand(0)? };
+                let x = self.map_within(from, depth)?;
                 let shape = match &shape {
                     Some(s) => s.clone(),
-                    None => self.open_shape(&app, &x)?,
+                    None => self.open_shape(&app, &x).or(known)?,
                 };
                 step(self.at, &app, &shape, x)?
             }
         };
-        shape.is_none_or(|s| map.shape() == s).then_some(map)
+        shape.is_none_or(|s| same_shape(&map.shape(), &s) == Some(true)).then_some(map)
     }
 
-    /// The shape of a slice whose bounds may be negative for all that is known, and of what is made of one.
-    fn open_shape(&mut self, app: &App<'_>, x: &IndexMap) -> Option<Vec<usize>> {
-        let mut shape = x.shape();
+    /// What an operator moves the elements of: for a view of views, what the innermost one is a view of, since the shapes between
+    /// need not cut the same digits.
+    fn behind_views(&self, app: &App<'_>) -> Option<Class> {
+        let is_view = |op: &Op| {
+            matches!(op, Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Identity(_))
+        };
+        let mut below = app.operand(0)?;
+        if !is_view(app.op) {
+            return Some(below);
+        }
+        for _ in 0..DEPTH {
+            let inner = movement(self.at.view, below).filter(|inner| below != self.source && is_view(inner.op));
+            let Some(next) = inner.and_then(|inner| inner.operand(0)) else { break };
+            below = next;
+        }
+        Some(below)
+    }
+
+    /// The shape of a slice whose bounds may be negative or cross for all that is known, and of what is made of one.
+    fn open_shape(&mut self, app: &App<'_>, x: &IndexMap) -> Option<Vec<Dim>> {
+        let shape = x.shape();
         match app.op {
-            Op::Slice(_) => self.assume_bounds(app)?,
+            Op::Slice(_) => self.assume_bounds(app, shape),
             Op::Transpose(t) => {
                 let order = t.order(shape.len()).ok()?;
-                return order.iter().map(|&a| shape.get(a).copied()).collect();
+                order.iter().map(|&a| shape.get(a).cloned()).collect()
             }
             Op::Unsqueeze(_) => {
+                let mut shape = shape;
                 let axes = self.at.ints(app.operand(1)?)?;
                 let rank = shape.len() + axes.len();
                 let mut axes: Vec<usize> = axes.into_iter().map(|a| axis_of(a, rank)).collect::<Option<_>>()?;
                 axes.sort_unstable();
-                axes.into_iter().for_each(|a| shape.insert(a.min(shape.len()), 1));
+                axes.into_iter().for_each(|a| shape.insert(a.min(shape.len()), Dim::fixed(1)));
+                Some(shape)
             }
-            _ => return None,
+            _ => None,
         }
-        Some(shape)
     }
 
-    /// Takes a slice's bounds for positions from the front, none of them beyond the end.
-    fn assume_bounds(&mut self, app: &App<'_>) -> Option<()> {
-        let view = self.at.view;
-        let dims = |i: usize| view.fact(app.operand(i)?)?.dims();
-        let (starts, ends) = (dims(1)?, dims(2)?);
-        let of = &view.fact(app.operand(0)?)?.shape;
+    /// The shape of a slice whose bounds are taken for positions from the front, none of them beyond the end.
+    fn assume_bounds(&mut self, app: &App<'_>, mut shape: Vec<Dim>) -> Option<Vec<Dim>> {
+        let (starts, ends) = (self.at.dims(app.operand(1)?)?, self.at.dims(app.operand(2)?)?);
         let axes = match app.operand(3) {
             Some(c) => Some(self.at.ints(c)?),
             None => None,
         };
-        let forwards = match app.operand(4) {
-            Some(c) => self.at.ints(c)?.into_iter().all(|s| s > 0),
-            None => true,
+        let steps = match app.operand(4) {
+            Some(c) => self.at.ints(c)?,
+            None => vec![1; starts.len()],
         };
-        if !forwards {
+        if steps.len() != starts.len() || steps.iter().any(|s| *s <= 0) {
             return None;
         }
+        let of = shape.clone();
         for (i, axis) in axes_of(axes, starts.len(), of.len())?.into_iter().enumerate() {
             let (start, end) = (&starts[i], ends.get(i)?);
             let within = [start, end].into_iter().all(|d| (&of[axis] - d).at_least(0) == Some(true));
@@ -195,28 +216,35 @@ impl<'a, 's> Chains<'a, 's> {
             if !within || !fixed {
                 return None;
             }
-            self.assumed.extend([start, end].into_iter().filter(|d| !d.is_fixed()).cloned());
+            let count = end - start;
+            let unproved = |d: &&Dim| d.at_least(0) != Some(true);
+            self.assumed.extend([start, end, &count].into_iter().filter(unproved).cloned());
+            shape[axis] = count.ceil_div(&Dim::fixed(steps[i]));
         }
-        Some(())
+        Some(shape)
     }
 }
 
-fn axis_of(axis: i64, rank: usize) -> Option<usize> {
+pub(super) fn axis_of(axis: i64, rank: usize) -> Option<usize> {
     let axis = if axis < 0 { axis.checked_add(rank as i64)? } else { axis };
     usize::try_from(axis).ok().filter(|&a| a < rank)
 }
 
+/// The axes that lists of `count` entries speak of, each once.
 fn axes_of(axes: Option<Vec<i64>>, count: usize, rank: usize) -> Option<Vec<usize>> {
-    match axes {
-        Some(a) if a.len() == count => a.into_iter().map(|a| axis_of(a, rank)).collect(),
-        Some(_) => None,
-        None => (count <= rank).then(|| (0..count).collect()),
-    }
+    let axes: Vec<usize> = match axes {
+        Some(a) if a.len() == count => a.into_iter().map(|a| axis_of(a, rank)).collect::<Option<_>>()?,
+        Some(_) => return None,
+        None if count <= rank => (0..count).collect(),
+        None => return None,
+    };
+    let distinct = axes.iter().enumerate().all(|(i, a)| !axes[..i].contains(a));
+    distinct.then_some(axes)
 }
 
 /// What one operator that moves elements of its first operand makes of that operand's map; `shape` is that of its result.
 #[must_use]
-pub fn step(at: &Sized<'_>, app: &App<'_>, shape: &[usize], mut x: IndexMap) -> Option<IndexMap> {
+pub fn step(at: &Sized<'_>, app: &App<'_>, shape: &[Dim], mut x: IndexMap) -> Option<IndexMap> {
     // An operand that is left out, or its integers.
     let ints = |i: usize| app.operand(i).map_or(Some(None), |c| at.ints(c).map(Some));
     match app.op {
@@ -228,24 +256,22 @@ pub fn step(at: &Sized<'_>, app: &App<'_>, shape: &[usize], mut x: IndexMap) -> 
         }
         Op::Expand(_) => x.broadcast(shape),
         Op::Tile(_) => {
-            for (axis, (n, &tiled)) in x.shape().into_iter().zip(shape).enumerate() {
-                let picks: Vec<i64> = (0..bounded(tiled)?).map(|i| (i % n) as i64).collect();
+            for (axis, (n, tiled)) in x.shape().into_iter().zip(shape).enumerate() {
+                if n.equals(tiled) == Some(true) {
+                    continue;
+                }
+                let (n, tiled) = (n.as_fixed()?, bounded(tiled)?);
+                let picks: Vec<i64> = (0..tiled as i64).map(|i| i.checked_rem(n)).collect::<Option<_>>()?;
                 x = x.reindex(axis, &[tiled], &picks)?;
             }
             Some(x)
         }
         Op::Slice(_) => {
-            let (starts, ends) = (ints(1)??, ints(2)??);
+            let (starts, ends) = (at.dims(app.operand(1)?)?, at.dims(app.operand(2)?)?);
             let axes = axes_of(ints(3)?, starts.len(), x.rank())?;
             let steps = ints(4)?.unwrap_or_else(|| vec![1; starts.len()]);
             for (i, axis) in axes.into_iter().enumerate() {
-                let (step, n) = (*steps.get(i)?, x.shape()[axis]);
-                if step == 0 {
-                    return None;
-                }
-                let (first, count) = resolve(starts[i], *ends.get(i)?, step, n);
-                let picks: Vec<i64> = (0..count as i64).map(|k| first as i64 + k * step).collect();
-                x = x.reindex(axis, &[count], &picks)?;
+                x = sliced(x, axis, [&starts[i], ends.get(i)?], *steps.get(i)?, shape.get(axis)?)?;
             }
             Some(x)
         }
@@ -258,40 +284,40 @@ pub fn step(at: &Sized<'_>, app: &App<'_>, shape: &[usize], mut x: IndexMap) -> 
             let count = pads.len() / 2;
             let axes = axes_of(ints(3)?, count, x.rank())?;
             for (i, axis) in axes.into_iter().enumerate() {
-                let (begin, end, n) = (pads[i], *pads.get(count + i)?, x.shape()[axis] as i64);
-                let padded = usize::try_from(begin.checked_add(end)?.checked_add(n)?).ok()?;
-                let picks: Vec<i64> = (0..bounded(padded)? as i64)
-                    .map(|p| Some(p.checked_sub(begin)?).filter(|p| (0..n).contains(p)).or(Some(-1)))
-                    .collect::<Option<_>>()?;
-                x = x.reindex(axis, &[padded], &picks)?;
+                x = padded(x, axis, pads[i], *pads.get(count + i)?)?;
             }
             Some(x)
         }
         Op::Gather(g) => {
             let axis = axis_of(g.axis, x.rank())?;
-            let indices = app.operand(1)?;
-            let (picks, sizes, n) = (at.ints(indices)?, at.shape(indices)?, x.shape()[axis] as i64);
-            x.reindex(axis, &sizes, &within(picks, n)?)
+            let index = at.index(app.operand(1)?)?.within(x.shape().get(axis)?)?;
+            x.gather(axis, &index)
         }
         Op::GatherND(g) if g.batch_dims == 0 => {
             // Indices of one number each pick along the first axis.
-            let (picks, sizes) = (at.ints(app.operand(1)?)?, at.shape(app.operand(1)?)?);
-            let (&1, sizes) = sizes.split_last()? else { return None };
-            let n = *x.shape().first()? as i64;
-            x.reindex(0, sizes, &within(picks, n)?)
+            let index = at.index(app.operand(1)?)?;
+            let sizes = index.shape();
+            let (last, sizes) = sizes.split_last()?;
+            if *last != Dim::fixed(1) {
+                return None;
+            }
+            let index = index.reshape(sizes)?.within(x.shape().first()?)?;
+            x.gather(0, &index)
         }
         Op::DepthToSpace(d) => {
-            let (&[n, c, h, w], b) = (x.shape().as_slice(), usize::try_from(d.blocksize).ok()?) else { return None };
-            let rest = c.checked_div(b.checked_mul(b)?)?;
+            let (Ok([n, c, h, w]), b) = (<[Dim; 4]>::try_from(x.shape()), d.blocksize) else { return None };
+            let rest = Dim::fixed(c.as_fixed()?.checked_div(b.checked_mul(b)?)?);
+            let b = Dim::fixed(b);
             let (split, order) = match d.mode {
-                DepthMode::Dcr => ([n, b, b, rest, h, w], [0, 3, 4, 1, 5, 2]),
-                DepthMode::Crd => ([n, rest, b, b, h, w], [0, 1, 4, 2, 5, 3]),
+                DepthMode::Dcr => ([n, b.clone(), b, rest, h, w], [0, 3, 4, 1, 5, 2]),
+                DepthMode::Crd => ([n, rest, b.clone(), b, h, w], [0, 1, 4, 2, 5, 3]),
             };
             x.reshape(&split)?.transpose(&order)?.reshape(shape)
         }
         Op::SpaceToDepth(d) => {
-            let (&[n, c, h, w], b) = (x.shape().as_slice(), usize::try_from(d.blocksize).ok()?) else { return None };
-            let split = [n, c, h.checked_div(b)?, b, w.checked_div(b)?, b];
+            let (Ok([n, c, h, w]), b) = (<[Dim; 4]>::try_from(x.shape()), Dim::fixed(d.blocksize)) else { return None };
+            let (rows, columns) = (h.floor_div(&b), w.floor_div(&b));
+            let split = [n, c, rows, b.clone(), columns, b];
             let order = match d.mode {
                 DepthMode::Dcr => [0, 3, 5, 1, 2, 4],
                 DepthMode::Crd => [0, 1, 3, 5, 2, 4],
@@ -303,14 +329,86 @@ pub fn step(at: &Sized<'_>, app: &App<'_>, shape: &[usize], mut x: IndexMap) -> 
     }
 }
 
-/// Indices counted from the front, all of which must lie within an axis of `n`.
-fn within(picks: Vec<i64>, n: i64) -> Option<Vec<i64>> {
-    let front = |p: i64| Some(if p < 0 { p.checked_add(n)? } else { p }).filter(|p| (0..n).contains(p));
-    picks.into_iter().map(front).collect()
+/// The elements `first, first + step, ..` along an axis, `count` of them. Along an open axis the slice must begin at a number; its
+/// length is what inference made of its end, which may be clamped at some sizes and not at others.
+fn sliced(x: IndexMap, axis: usize, [start, end]: [&Dim; 2], step: i64, count: &Dim) -> Option<IndexMap> {
+    let of = x.shape().get(axis)?.clone();
+    if step == 0 {
+        return None;
+    }
+    if let (Some(start), Some(end), Some(n)) = (start.as_fixed(), end.as_fixed(), of.as_fixed()) {
+        let (first, count) = resolve(start, end, step, usize::try_from(n).ok()?);
+        let picks: Vec<i64> = (0..count as i64).map(|k| first as i64 + k * step).collect();
+        return x.reindex(axis, &[count], &picks);
+    }
+    // Where the axis ends before this, the slice is empty.
+    let first = start.as_fixed().filter(|s| *s >= 0 && step > 0)?;
+    if first == 0 && step == 1 && count.equals(&of) == Some(true) {
+        return Some(x);
+    }
+    affine(x, axis, count, first, step)
 }
 
-fn bounded(n: usize) -> Option<usize> {
-    (n <= LIMIT).then_some(n)
+/// An axis padded with zeros, or cropped where a number is negative.
+fn padded(x: IndexMap, axis: usize, begin: i64, end: i64) -> Option<IndexMap> {
+    let n = x.shape().get(axis)?.clone();
+    if begin == 0 && end == 0 {
+        return Some(x);
+    }
+    let size = &n + &Dim::fixed(begin.checked_add(end)?);
+    let Some(n) = n.as_fixed() else {
+        let kept = (begin <= 0 || x.zero_before(axis)) && (end <= 0 || x.zero_behind(axis));
+        return kept.then(|| affine(x, axis, &size, begin.checked_neg()?, 1)).flatten();
+    };
+    let size = bounded(&size)?;
+    let picks: Vec<i64> = (0..size as i64)
+        .map(|p| Some(p.checked_sub(begin)?).filter(|p| (0..n).contains(p)).or(Some(HOLE)))
+        .collect::<Option<_>>()?;
+    x.reindex(axis, &[size], &picks)
+}
+
+/// The positions `first + step * p` of an axis for p below `count`.
+fn affine(x: IndexMap, axis: usize, count: &Dim, first: i64, step: i64) -> Option<IndexMap> {
+    let mut index = IndexMap::identity(std::slice::from_ref(count))?;
+    let table = index.tables.first_mut()?;
+    for v in &mut table.values {
+        *v = v.checked_mul(step)?.checked_add(first)?;
+    }
+    table.along.iter_mut().for_each(|(_, s)| *s = step);
+    x.gather(axis, &index)
+}
+
+impl IndexMap {
+    /// Whether what stands before the first position of an open axis is a 0, were the axis extended there.
+    fn zero_before(&self, axis: usize) -> bool {
+        // One step back from the first position lies before the source's first element, wherever the closed digits are.
+        self.of_axis(axis).any(|(t, stride)| t.values.iter().all(|&v| v == HOLE || v < stride))
+    }
+
+    /// Whether what stands behind the last position of an open axis is a 0, were the axis extended there.
+    fn zero_behind(&self, axis: usize) -> bool {
+        let size = self.axes.get(axis).map(|digits| self.dim_of(digits)).unwrap_or(Dim::fixed(0));
+        self.of_axis(axis).any(|(t, stride)| {
+            let least = t.values.iter().copied().filter(|v| *v != HOLE).min();
+            least.is_none_or(|v| (&size * stride + v - &t.extent).at_least(0) == Some(true))
+        })
+    }
+
+    /// The tables that depend on no open digit but the one that an axis consists of, with the positive step along it.
+    fn of_axis(&self, axis: usize) -> impl Iterator<Item = (&Table, i64)> {
+        let digit = match self.axes.get(axis).map(Vec::as_slice) {
+            Some([d]) => Some(*d),
+            _ => None,
+        };
+        self.tables.iter().filter_map(move |t| match t.along.as_slice() {
+            [(d, stride)] if Some(*d) == digit && *stride > 0 => Some((t, *stride)),
+            _ => None,
+        })
+    }
+}
+
+fn bounded(n: &Dim) -> Option<usize> {
+    usize::try_from(n.as_fixed()?).ok().filter(|n| *n <= LIMIT)
 }
 
 /// A kernel each of whose outputs takes one element: its channel within the group, and its tap along each axis.
@@ -360,6 +458,7 @@ fn unfolded(conv: &Conv, kernel: &OneHot, x: IndexMap) -> Option<IndexMap> {
     let (outputs, group) = (kernel.picks.len(), usize::try_from(conv.group).ok()?);
     let shape = x.shape();
     let [_, channels, sizes @ ..] = shape.as_slice() else { return None };
+    let channels = usize::try_from(channels.as_fixed()?).ok()?;
     let window = Window {
         kernel: &kernel.taps,
         strides: &conv.strides,
@@ -369,8 +468,8 @@ fn unfolded(conv: &Conv, kernel: &OneHot, x: IndexMap) -> Option<IndexMap> {
         ceil_mode: false,
     };
     window.check().ok()?;
-    let axes = window.resolve(sizes).ok()?;
-    if *channels != group * kernel.inputs || !outputs.is_multiple_of(group) {
+    let positions = window.output(sizes).ok()?;
+    if channels != group * kernel.inputs || !outputs.is_multiple_of(group) {
         return None;
     }
     let per_group = outputs / group;
@@ -383,30 +482,55 @@ fn unfolded(conv: &Conv, kernel: &OneHot, x: IndexMap) -> Option<IndexMap> {
     let distinct = if regular { per_group } else { outputs };
     let mut map = x.reindex(1, &lead, &source)?;
     let first = 1 + lead.len();
-    for (a, axis) in axes.iter().enumerate() {
-        let mut picks = Vec::new();
-        if distinct.checked_mul(axis.output).is_none_or(|n| n > LIMIT) {
-            return None;
-        }
-        for (_, tap) in kernel.picks.iter().take(distinct) {
-            for p in 0..axis.output {
-                picks.push(axis.source(p, tap[a]).map_or(-1, |s| s as i64));
-            }
-        }
-        map = pick_by(map, first - 1, first + a, axis.output, &picks)?;
+    for (a, count) in positions.iter().enumerate() {
+        let by = map.axes.get(first - 1)?.clone();
+        let offsets: Vec<i64> = kernel
+            .picks
+            .iter()
+            .take(distinct)
+            .map(|(_, tap)| (*tap.get(a)? as i64).checked_mul(conv.dilations[a])?.checked_sub(*conv.pads.get(a)?))
+            .collect::<Option<_>>()?;
+        map = map.window(first + a, &by, &offsets, conv.strides[a], count)?;
     }
     let shape = map.shape();
-    let merged: Vec<usize> = [shape[0], outputs].into_iter().chain(shape[first..].iter().copied()).collect();
+    let merged: Vec<Dim> =
+        [shape[0].clone(), Dim::from(outputs)].into_iter().chain(shape[first..].iter().cloned()).collect();
     map.reshape(&merged)
 }
 
-/// Axis `axis` reindexed to `count` positions, by another list of `picks` for each position of axis `by`.
-fn pick_by(map: IndexMap, by: usize, axis: usize, count: usize, picks: &[i64]) -> Option<IndexMap> {
-    let choices = map.shape()[by];
-    let by_digits = map.axes.get(by)?.clone();
-    // The positions for all choices, along an axis of their own; then both axes of choices are one and the same.
-    let mut wide = map.reindex(axis, &[choices, count], picks)?;
-    let own = wide.axes.remove(axis);
-    wide.identify(&own, &by_digits)?;
-    Some(wide)
+impl IndexMap {
+    /// An axis reindexed to `count` positions, of which number `p` is `stride * p + offset`, by another offset for each choice of
+    /// the digits `by`, and a 0 outside of the axis.
+    fn window(mut self, axis: usize, by: &[Digit], offsets: &[i64], stride: i64, count: &Dim) -> Option<IndexMap> {
+        let old = self.axes.get(axis)?.clone();
+        let size = self.dim_of(&old);
+        let new = self.digits_of_dim(count)?;
+        let form = match (size.as_fixed(), count.as_fixed()) {
+            (Some(n), Some(count)) => {
+                if usize::try_from(count).ok()?.checked_mul(offsets.len()).is_none_or(|n| n > LIMIT) {
+                    return None;
+                }
+                let place = |v: i64| if (0..n).contains(&v) { v } else { HOLE };
+                let row = |&o: &i64| (0..count).map(move |p| place(stride * p + o));
+                let values = offsets.iter().flat_map(row).collect();
+                Table { digits: [by, &new].concat(), values, along: Vec::new(), extent: size }
+            }
+            (None, _) => {
+                if !self.zero_before(axis) || !self.zero_behind(axis) {
+                    return None;
+                }
+                let along: Vec<(Digit, i64)> = new.iter().map(|d| (*d, stride)).collect();
+                // A fixed number of positions along an open axis stands in no window that rules look for.
+                if !count.is_fixed() || *count == Dim::fixed(1) {
+                    Table { digits: by.to_vec(), values: offsets.to_vec(), along, extent: size }
+                } else {
+                    return None;
+                }
+            }
+            (Some(_), None) => return None,
+        };
+        self.replace(&old, &form)?;
+        self.axes[axis] = new;
+        Some(self)
+    }
 }

@@ -2,13 +2,49 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Digit, IndexMap, LIMIT, Table};
+use convc_runtime::Dim;
+
+use super::{Digit, HOLE, IndexMap, LIMIT, Table};
+use crate::rewrite::view::same_shape;
+
+impl Table {
+    /// The same over other numbers of digits.
+    pub(super) fn renumbered(&self, number: &BTreeMap<Digit, Digit>) -> Option<Table> {
+        let digits = self.digits.iter().map(|d| number.get(d).copied()).collect::<Option<_>>()?;
+        let mut along: Vec<(Digit, i64)> =
+            self.along.iter().map(|(d, s)| Some((*number.get(d)?, *s))).collect::<Option<_>>()?;
+        along.sort_unstable();
+        Some(Table { digits, values: self.values.clone(), along, extent: self.extent.clone() })
+    }
+}
+
+/// `a + by * b` for sums of steps along open digits.
+pub(super) fn add_along(a: &[(Digit, i64)], b: &[(Digit, i64)], by: i64) -> Option<Vec<(Digit, i64)>> {
+    let mut sum: BTreeMap<Digit, i64> = a.iter().copied().collect();
+    for (d, s) in b {
+        let of = sum.entry(*d).or_insert(0);
+        *of = of.checked_add(s.checked_mul(by)?)?;
+    }
+    Some(sum.into_iter().filter(|(_, s)| *s != 0).collect())
+}
 
 impl IndexMap {
-    /// The product of the sizes of digits.
+    /// Whether the sizes of all digits are numbers.
+    pub(super) fn closed(&self, digits: &[Digit]) -> bool {
+        digits.iter().all(|d| !self.open.contains_key(d))
+    }
+
+    /// The product of the sizes of closed digits.
     #[must_use]
     pub fn size_of(&self, digits: &[Digit]) -> usize {
+        debug_assert!(self.closed(digits));
         digits.iter().map(|&d| self.sizes[d]).product()
+    }
+
+    /// The product of the sizes of digits.
+    #[must_use]
+    pub fn dim_of(&self, digits: &[Digit]) -> Dim {
+        Dim::product(digits.iter().map(|d| self.open.get(d).cloned().unwrap_or_else(|| Dim::from(self.sizes[*d]))))
     }
 
     /// New digits of these sizes, none for a size of 1.
@@ -21,7 +57,22 @@ impl IndexMap {
         digits
     }
 
-    /// A digit as two, of which the major one has the size `major`.
+    /// A new digit of this size, none for a size of 1; `None` for an empty or too large one.
+    pub(super) fn digits_of_dim(&mut self, size: &Dim) -> Option<Vec<Digit>> {
+        match size.as_fixed() {
+            Some(n) => {
+                let n = usize::try_from(n).ok().filter(|n| (1..=LIMIT).contains(n))?;
+                Some(self.digits_of(&[n]))
+            }
+            None => {
+                self.open.insert(self.sizes.len(), size.clone());
+                self.sizes.push(0);
+                Some(vec![self.sizes.len() - 1])
+            }
+        }
+    }
+
+    /// A closed digit as two, of which the major one has the size `major`.
     pub(super) fn split(&mut self, digit: Digit, major: usize) -> Option<(Digit, Digit)> {
         let size = self.sizes[digit];
         if major < 2 || major >= size || !size.is_multiple_of(major) {
@@ -39,100 +90,101 @@ impl IndexMap {
         Some((a, b))
     }
 
-    /// Digits as one, the first of them major. Axes are left to the caller.
+    /// An open digit that stands in no axis as two: the open major one of the size `major`, which times `minor` is its size for
+    /// all values of the symbols, and the closed minor one.
+    pub(super) fn split_open(&mut self, digit: Digit, major: &Dim, minor: usize) -> Option<(Digit, Digit)> {
+        let (&[a], &[b]) = (self.digits_of_dim(major)?.as_slice(), self.digits_of(&[minor]).as_slice()) else {
+            return None;
+        };
+        for table in &mut self.tables {
+            let Some(i) = table.along.iter().position(|(d, _)| *d == digit) else { continue };
+            let (_, stride) = table.along.remove(i);
+            if table.values.len().checked_mul(minor).is_none_or(|n| n > LIMIT) {
+                return None;
+            }
+            let mut values = Vec::with_capacity(table.values.len() * minor);
+            for &v in &table.values {
+                for k in 0..minor as i64 {
+                    values.push(if v == HOLE { HOLE } else { v.checked_add(stride.checked_mul(k)?)? });
+                }
+            }
+            table.values = values;
+            table.digits.push(b);
+            table.along = add_along(&table.along, &[(a, minor as i64)], stride)?;
+        }
+        self.simplify();
+        Some((a, b))
+    }
+
+    /// Closed digits as one, the first of them major. Axes are left to the caller.
     pub fn merge(&mut self, digits: &[Digit]) -> Option<Digit> {
         if let &[one] = digits {
             return Some(one);
         }
+        if !self.closed(digits) {
+            return None;
+        }
         let size = self.size_of(digits);
         let &[merged] = self.digits_of(&[size]).as_slice() else { return None };
-        let picks: Vec<i64> = (0..size as i64).collect();
-        self.replace(digits, &[merged], &picks)?;
+        let values = (0..size as i64).collect();
+        let form = Table { digits: vec![merged], values, along: Vec::new(), extent: Dim::from(size) };
+        self.replace(digits, &form)?;
         Some(merged)
     }
 
-    /// Puts the digits `new` in the place of `old` in all tables: where they stand for `i`, the old ones stand for `picks[i]`, or
-    /// the element is 0.
-    pub(super) fn replace(&mut self, old: &[Digit], new: &[Digit], picks: &[i64]) -> Option<()> {
-        let mut zeros_kept = picks.iter().all(|&p| p >= 0);
+    /// Puts what `form` says, which may depend on digits that stand elsewhere too, in the place of the position that the
+    /// digits `old` make up: in all tables. Where it is a [`HOLE`], the element is 0.
+    pub(super) fn replace(&mut self, old: &[Digit], form: &Table) -> Option<()> {
+        let mut holes_kept = !form.values.contains(&HOLE);
+        let closed = self.closed(old);
         for i in 0..self.tables.len() {
             let table = &self.tables[i];
-            if !table.digits.iter().any(|d| old.contains(d)) {
+            let stride = table.along.iter().find(|(d, _)| old.contains(d)).map(|(_, s)| *s);
+            if stride.is_none() && !table.digits.iter().any(|d| old.contains(d)) {
                 continue;
             }
-            zeros_kept = true;
-            let others: Vec<Digit> = table.digits.iter().copied().filter(|d| !old.contains(d)).collect();
-            let strides = self.strides(table);
-            let at = |digits: &[Digit]| -> Option<Vec<usize>> {
-                let steps: Vec<(usize, usize)> =
-                    digits.iter().map(|&d| (self.sizes[d], strides.get(&d).copied().unwrap_or(0))).collect();
-                offsets(&steps)
-            };
-            let (bases, places) = (at(&others)?, at(old)?);
-            if bases.len().checked_mul(picks.len()).is_none_or(|n| n > LIMIT) {
+            holes_kept = true;
+            // A coordinate that is a list along a closed axis, or depends on a part of an open one, is not affine.
+            if if closed { !form.along.is_empty() } else { old.len() != 1 } {
                 return None;
             }
-            let mut values = Vec::with_capacity(bases.len() * picks.len());
-            for base in bases {
-                for &p in picks {
-                    values.push(match usize::try_from(p) {
-                        Ok(p) => table.values[base + places[p]],
-                        Err(_) => -1,
-                    });
+            let mut digits: Vec<Digit> = table.digits.iter().copied().filter(|d| !old.contains(d)).collect();
+            digits.extend(form.digits.iter().filter(|d| !table.digits.contains(d)));
+            let (bases, places) = (self.walk(table, &digits)?, self.walk(form, &digits)?);
+            let at_old = if closed { self.walk(table, old)? } else { Vec::new() };
+            let pick = |(base, place): (usize, usize)| -> Option<i64> {
+                let (value, picked) = (table.values[base], form.values[place]);
+                match stride {
+                    _ if picked == HOLE => Some(HOLE),
+                    None => table.values.get(base + at_old.get(usize::try_from(picked).ok()?)?).copied(),
+                    Some(_) if value == HOLE => Some(HOLE),
+                    Some(stride) => value.checked_add(stride.checked_mul(picked)?),
                 }
-            }
-            self.tables[i] = Table { digits: [others.as_slice(), new].concat(), values };
+            };
+            let values = bases.into_iter().zip(places).map(pick).collect::<Option<Vec<_>>>()?;
+            let rest: Vec<(Digit, i64)> = table.along.iter().copied().filter(|(d, _)| !old.contains(d)).collect();
+            let along = add_along(&rest, &form.along, stride.unwrap_or(0))?;
+            self.tables[i] = Table { digits, values, along, extent: table.extent.clone() };
         }
-        if !zeros_kept {
+        if !holes_kept {
             // No coordinate depends on these digits: the smallest table says where the zeros are.
+            if !closed || !form.along.is_empty() {
+                return None;
+            }
             let i = (0..self.tables.len()).min_by_key(|&i| self.tables[i].values.len())?;
             let table = &self.tables[i];
-            if table.values.len().checked_mul(picks.len()).is_none_or(|n| n > LIMIT) {
-                return None;
-            }
-            let values = table.values.iter().flat_map(|&v| picks.iter().map(move |&p| if p < 0 { -1 } else { v }));
-            let values = values.collect();
-            self.tables[i] = Table { digits: [table.digits.as_slice(), new].concat(), values };
+            let mut digits = table.digits.clone();
+            digits.extend(form.digits.iter().filter(|d| !table.digits.contains(d)));
+            let (bases, places) = (self.walk(table, &digits)?, self.walk(form, &digits)?);
+            let pick = |(b, p): (usize, usize)| if form.values[p] == HOLE { HOLE } else { table.values[b] };
+            let values = bases.into_iter().zip(places).map(pick).collect();
+            self.tables[i] = Table { digits, values, ..table.clone() };
         }
         self.simplify();
         Some(())
     }
 
-    /// Takes the diagonal on which the digits `own`, which stand in no axis any more, are equal to `other`, of the same sizes in all.
-    pub(super) fn identify(&mut self, own: &[Digit], other: &[Digit]) -> Option<()> {
-        if self.size_of(own) != self.size_of(other) {
-            return None;
-        }
-        if own.is_empty() {
-            return Some(());
-        }
-        let (own, whole) = (self.merge(own)?, other.to_vec());
-        for i in 0..self.tables.len() {
-            let table = &self.tables[i];
-            if !table.digits.contains(&own) {
-                continue;
-            }
-            let mut digits: Vec<Digit> = table.digits.iter().copied().filter(|d| *d != own).collect();
-            digits.extend(whole.iter().filter(|d| !table.digits.contains(d)));
-            let strides = self.strides(table);
-            let mut steps: Vec<(usize, usize)> =
-                digits.iter().map(|d| (self.sizes[*d], strides.get(d).copied().unwrap_or(0))).collect();
-            // A step along a digit of `other` is one along `own` too.
-            let mut step = strides[&own];
-            for d in whole.iter().rev() {
-                if let Some(k) = digits.iter().position(|x| x == d) {
-                    steps[k].1 += step;
-                }
-                step *= self.sizes[*d];
-            }
-            let values = offsets(&steps)?.into_iter().map(|i| table.values[i]).collect();
-            self.tables[i] = Table { digits, values };
-        }
-        self.simplify();
-        Some(())
-    }
-
-    /// How far apart in a table the values of neighbours along each of its digits are.
+    /// How far apart in a table the values of neighbours along each of its closed digits are.
     fn strides(&self, table: &Table) -> BTreeMap<Digit, usize> {
         let mut stride = 1;
         let mut out = BTreeMap::new();
@@ -143,19 +195,30 @@ impl IndexMap {
         out
     }
 
-    /// A table's values over these digits, which are all it depends on and perhaps more.
-    #[must_use]
-    pub fn over(&self, table: &Table, digits: &[Digit]) -> Option<Vec<i64>> {
-        if table.digits.iter().any(|d| !digits.contains(d)) {
-            return None;
-        }
+    /// Where in a table the values for all choices of these closed digits are, its other digits being 0.
+    fn walk(&self, table: &Table, digits: &[Digit]) -> Option<Vec<usize>> {
         let strides = self.strides(table);
         let steps: Vec<(usize, usize)> =
             digits.iter().map(|&d| (self.sizes[d], strides.get(&d).copied().unwrap_or(0))).collect();
-        Some(offsets(&steps)?.into_iter().map(|i| table.values[i]).collect())
+        offsets(&steps)
     }
 
-    /// Takes the digits from each table along which it does not vary, and sorts the others.
+    /// A table's values over these closed digits, which are all it depends on and perhaps more; `None` if it depends on an open
+    /// one.
+    #[must_use]
+    pub fn over(&self, table: &Table, digits: &[Digit]) -> Option<Vec<i64>> {
+        if table.digits.iter().any(|d| !digits.contains(d)) || !table.along.is_empty() {
+            return None;
+        }
+        self.listed(table, digits)
+    }
+
+    /// A table's values over these closed digits where all open ones are 0.
+    pub(super) fn listed(&self, table: &Table, digits: &[Digit]) -> Option<Vec<i64>> {
+        Some(self.walk(table, digits)?.into_iter().map(|i| table.values[i]).collect())
+    }
+
+    /// Takes the closed digits from each table along which it does not vary, and sorts the others.
     pub(super) fn simplify(&mut self) {
         for i in 0..self.tables.len() {
             let table = &self.tables[i];
@@ -173,18 +236,14 @@ impl IndexMap {
             if needed == table.digits {
                 continue;
             }
-            let strides = self.strides(table);
-            let steps: Vec<(usize, usize)> = needed.iter().map(|&d| (self.sizes[d], strides[&d])).collect();
-            let Some(at) = offsets(&steps) else { continue };
-            let values = at.into_iter().map(|i| table.values[i]).collect();
-            self.tables[i] = Table { digits: needed, values };
+            let Some(values) = self.listed(table, &needed) else { continue };
+            self.tables[i] = Table { digits: needed, values, ..table.clone() };
         }
     }
 
     /// The same map with each axis cut into digits of these sizes, numbered in the order of the axes.
-    fn cut(self, cuts: &[Vec<usize>]) -> Option<IndexMap> {
-        let fine = self.reshape(&cuts.concat())?;
-        let mut map = fine;
+    fn cut(self, cuts: &[Vec<Dim>]) -> Option<IndexMap> {
+        let mut map = self.reshape(&cuts.concat())?;
         for axis in 0..map.rank() {
             if map.axes[axis].len() > 1 {
                 let digits = std::mem::take(&mut map.axes[axis]);
@@ -194,24 +253,18 @@ impl IndexMap {
         let order: Vec<Digit> = map.axes.concat();
         let number: BTreeMap<Digit, Digit> = order.iter().enumerate().map(|(new, &old)| (old, new)).collect();
         let sizes = order.iter().map(|&d| map.sizes[d]).collect();
-        let tables = map
-            .tables
-            .into_iter()
-            .map(|t| {
-                let digits = t.digits.iter().map(|d| number.get(d).copied()).collect::<Option<Vec<_>>>()?;
-                Some(Table { digits, ..t })
-            })
-            .collect::<Option<Vec<_>>>()?;
+        let open = map.open.iter().filter_map(|(d, n)| Some((*number.get(d)?, n.clone()))).collect();
+        let tables = map.tables.iter().map(|t| t.renumbered(&number)).collect::<Option<Vec<_>>>()?;
         let mut axes = map.axes.into_iter().map(|a| a.into_iter().map(|d| number[&d]).collect::<Vec<_>>());
         let axes = cuts.iter().map(|c| axes.by_ref().take(c.len()).flatten().collect()).collect();
-        let mut out = IndexMap { sizes, axes, tables };
+        let mut out = IndexMap { sizes, open, axes, tables };
         out.simplify();
         Some(out)
     }
 }
 
 /// The offsets that all choices of digits lead to, from (size, stride) of each, row-major.
-fn offsets(steps: &[(usize, usize)]) -> Option<Vec<usize>> {
+pub(super) fn offsets(steps: &[(usize, usize)]) -> Option<Vec<usize>> {
     let mut out = vec![0usize];
     for &(size, stride) in steps {
         if out.len().checked_mul(size).is_none_or(|n| n > LIMIT) {
@@ -245,25 +298,32 @@ fn common_cuts(lists: &[Vec<usize>]) -> Option<Vec<usize>> {
     Some(sizes)
 }
 
+/// The sizes of the digits that one axis of all these maps can be cut into: closed ones as [`common_cuts`] says; an axis with open
+/// ones must be cut in the same way in all of them.
+fn axis_cuts(maps: &[&IndexMap], axis: usize) -> Option<Vec<Dim>> {
+    let first = maps.first()?;
+    if maps.iter().all(|m| m.closed(&m.axes[axis])) {
+        let lists: Vec<Vec<usize>> = maps.iter().map(|m| m.axes[axis].iter().map(|&d| m.sizes[d]).collect()).collect();
+        let cuts = common_cuts(&lists).unwrap_or_else(|| vec![first.size_of(&first.axes[axis])]);
+        return Some(cuts.into_iter().map(Dim::from).collect());
+    }
+    let list = |m: &IndexMap| m.axes[axis].iter().map(|d| m.dim_of(&[*d])).collect::<Vec<_>>();
+    let own = list(first);
+    maps.iter().all(|m| same_shape(&list(m), &own) == Some(true)).then_some(own)
+}
+
 /// Maps of one shape with the same digits in their axes, numbered in the order of the axes.
 pub(super) fn align(maps: Vec<IndexMap>) -> Option<Vec<IndexMap>> {
     let shape = maps.first()?.shape();
-    if maps.iter().any(|m| m.shape() != shape) {
+    if maps.iter().any(|m| same_shape(&m.shape(), &shape) != Some(true)) {
         return None;
     }
-    let cuts: Vec<Vec<usize>> = shape
-        .iter()
-        .enumerate()
-        .map(|(axis, &n)| {
-            let lists: Vec<Vec<usize>> =
-                maps.iter().map(|m| m.axes[axis].iter().map(|&d| m.sizes[d]).collect()).collect();
-            common_cuts(&lists).unwrap_or_else(|| vec![n])
-        })
-        .collect();
+    let all: Vec<&IndexMap> = maps.iter().collect();
+    let cuts: Vec<Vec<Dim>> = (0..shape.len()).map(|axis| axis_cuts(&all, axis)).collect::<Option<_>>()?;
     maps.into_iter().map(|m| m.cut(&cuts)).collect()
 }
 
-/// Maps over the same sources, one behind the other along `axis`.
+/// Maps over the same sources, one behind the other along `axis`, which must be closed.
 pub(super) fn concat(maps: Vec<IndexMap>, axis: usize) -> Option<IndexMap> {
     let (mut heads, mut extents) = (Vec::new(), Vec::new());
     let tables = maps.first()?.tables.len();
@@ -273,38 +333,35 @@ pub(super) fn concat(maps: Vec<IndexMap>, axis: usize) -> Option<IndexMap> {
         }
         // The axis becomes one digit behind all others, by which the parts differ.
         let digits = map.axes.get(axis)?.clone();
+        if !map.closed(&digits) {
+            return None;
+        }
         extents.push(map.size_of(&digits));
-        let last = map.axes.len();
         map.axes.remove(axis);
-        map.axes.push(Vec::new());
-        heads.push((map, digits, last));
+        heads.push((map, digits));
     }
     // The other axes get common digits first; the extents may differ, so each map keeps its own digit aside.
     let shape = heads[0].0.shape();
-    if heads.iter().any(|(m, ..)| m.shape() != shape) {
+    if heads.iter().any(|(m, _)| same_shape(&m.shape(), &shape) != Some(true)) {
         return None;
     }
-    let cuts: Vec<Vec<usize>> = (0..shape.len().saturating_sub(1))
-        .map(|a| {
-            let lists: Vec<Vec<usize>> =
-                heads.iter().map(|(m, ..)| m.axes[a].iter().map(|&d| m.sizes[d]).collect()).collect();
-            common_cuts(&lists).unwrap_or_else(|| vec![shape[a]])
-        })
-        .collect();
+    let all: Vec<&IndexMap> = heads.iter().map(|h| &h.0).collect();
+    let cuts: Vec<Vec<Dim>> = (0..shape.len()).map(|a| axis_cuts(&all, a)).collect::<Option<_>>()?;
     let mut parts = Vec::new();
-    for ((mut map, digits, _), &extent) in heads.into_iter().zip(&extents) {
-        map.axes.pop();
+    for ((mut map, digits), &extent) in heads.into_iter().zip(&extents) {
         map.axes.push(digits);
-        let all = [cuts.as_slice(), &[if extent == 1 { Vec::new() } else { vec![extent] }]].concat();
-        parts.push(map.cut(&all)?);
+        let own = if extent == 1 { Vec::new() } else { vec![Dim::from(extent)] };
+        parts.push(map.cut(&[cuts.as_slice(), &[own]].concat())?);
     }
-    let others: Vec<Digit> = (0..cuts.iter().map(Vec::len).sum()).collect();
-    let total: usize = extents.iter().sum();
+    let count = cuts.iter().map(Vec::len).sum();
     let first = parts.first()?;
-    let mut sizes: Vec<usize> = first.sizes[..others.len()].to_vec();
+    let mut sizes: Vec<usize> = first.sizes[..count].to_vec();
+    let open: BTreeMap<Digit, Dim> = first.open.clone();
+    let others: Vec<Digit> = (0..count).filter(|d| !open.contains_key(d)).collect();
     let along = sizes.len();
+    let total: usize = extents.iter().sum();
     sizes.push(total);
-    let mut out = IndexMap { sizes, axes: first.axes.clone(), tables: Vec::new() };
+    let mut out = IndexMap { sizes, open, axes: first.axes.clone(), tables: Vec::new() };
     out.axes.pop();
     out.axes.insert(axis, if total == 1 { Vec::new() } else { vec![along] });
     for t in 0..tables {
@@ -312,21 +369,23 @@ pub(super) fn concat(maps: Vec<IndexMap>, axis: usize) -> Option<IndexMap> {
             parts.iter().flat_map(|m| m.tables[t].digits.iter().copied()).filter(|d| others.contains(d)).collect();
         let needed: Vec<Digit> = needed.into_iter().collect();
         let rows = out.size_of(&needed);
-        if rows.checked_mul(total).is_none_or(|n| n > LIMIT) {
+        let table = &first.tables[t];
+        // All parts must take the same steps along the open digits.
+        if rows.checked_mul(total).is_none_or(|n| n > LIMIT) || parts.iter().any(|m| m.tables[t].along != table.along) {
             return None;
         }
         let mut values = vec![0; rows * total];
         let mut begin = 0;
         for (map, &extent) in parts.iter().zip(&extents) {
             let digits = if extent == 1 { needed.clone() } else { [needed.as_slice(), &[along]].concat() };
-            let own = map.over(&map.tables[t], &digits)?;
+            let own = map.listed(&map.tables[t], &digits)?;
             for (row, part) in own.chunks(extent).enumerate() {
                 values[row * total + begin..][..extent].copy_from_slice(part);
             }
             begin += extent;
         }
         let digits = if total == 1 { needed } else { [needed.as_slice(), &[along]].concat() };
-        out.tables.push(Table { digits, values });
+        out.tables.push(Table { digits, values, along: table.along.clone(), extent: table.extent.clone() });
     }
     out.simplify();
     Some(out)

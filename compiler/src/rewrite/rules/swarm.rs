@@ -8,9 +8,10 @@ use convc_runtime::{
 use super::{compose::conv_at, weights::ints};
 use crate::rewrite::{
     index_map::{
-        IndexMap,
+        IndexMap, Table,
         chain::{Chains, movement, sources, spell},
-        sizes::{Sized, choices},
+        generic::describe,
+        sizes::Sized,
     },
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -76,17 +77,17 @@ fn side(view: &dyn View, class: Class, x: Class) -> Option<i64> {
 
 fn blocks_of(view: &dyn View, class: Class, x: Class, side: i64) -> Option<Blocks> {
     let mut found: Option<Blocks> = None;
-    for mut sizes in choices(view, &[class, x]) {
-        // Other sizes are not cut into blocks.
-        sizes.values_mut().for_each(|n| *n *= side);
-        let at = Sized::new(view, sizes);
-        let mut chains = Chains::new(&at, x);
-        let map = chains.map(class)?;
-        if !chains.assumed.is_empty() {
-            return None;
-        }
-        let (from, misfit) = read(&map, &at.shape(x)?, side)?;
-        let misfit = misfit.map(|why| format!("{why}{}", at.describe()));
+    // Other sizes are not cut into blocks.
+    let spatial = view.fact(x)?.shape[2..].iter().flat_map(Dim::symbols).collect();
+    let at = Sized::at_multiples(view, &[class, x], &spatial, side);
+    let mut chains = Chains::new(&at, x);
+    let map = chains.map(class)?;
+    if !chains.assumed.is_empty() {
+        return None;
+    }
+    for sizes in map.generic_sizes()? {
+        let (from, misfit) = read(&map.at(&sizes)?, side)?;
+        let misfit = misfit.map(|why| format!("{why}{}", describe(&sizes)));
         match &mut found {
             None => found = Some(Blocks { x, side, from, misfit, broken: None }),
             Some(first) if first.from == from => first.misfit = first.misfit.take().or(misfit),
@@ -128,11 +129,13 @@ fn keeps(view: &dyn View, class: Class, x: Class) -> bool {
 }
 
 /// Reads off a map over `[N, C, H, W]` which place of a block each channel is, and why some position is another one's.
-fn read(map: &IndexMap, x: &[usize], side: i64) -> Option<(Vec<i64>, Option<String>)> {
+fn read(map: &IndexMap, side: i64) -> Option<(Vec<i64>, Option<String>)> {
     let b = usize::try_from(side).ok()?;
-    let (&[n, c, h, w], [batch, channel, row, column]) = (x, map.tables.as_slice()) else { return None };
+    let [batch, channel, row, column] = map.tables.as_slice() else { return None };
+    let extent = |t: &Table| usize::try_from(t.extent.as_fixed()?).ok();
+    let [n, c, h, w] = [extent(batch)?, extent(channel)?, extent(row)?, extent(column)?];
     let (rows, columns) = (h / b, w / b);
-    if map.shape() != [n, c * b * b, rows, columns] || rows * b != h || columns * b != w {
+    if map.fixed_shape()? != [n, c * b * b, rows, columns] || rows * b != h || columns * b != w {
         return None;
     }
     let axes = &map.axes;
@@ -179,7 +182,7 @@ fn holds(cx: &mut Cx<'_>, found: &Blocks) -> bool {
 ///
 /// Sound bit for bit: every element is moved to the same place. The index map of the swarm (see `index_map`) says so, in
 /// whatever operators it is written: a Concat of strided Slices as in YOLOv5's Focus, or Reshape, Transpose, Reshape.
-/// Requires: the places of blocks of one side along both axes, at several sizes for each symbol; that blocks make up all of
+/// Requires: the places of blocks of one side along both axes, for all sizes; that blocks make up all of
 /// x, which is what the operator asks for.
 /// Not sound for: channels that are neighbouring rows and not every b-th; sizes that are no multiples of b.
 /// Recognised and not explored: it stands for many operators at once, and maps are made of the graph alone.

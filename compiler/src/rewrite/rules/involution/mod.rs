@@ -23,7 +23,8 @@ use crate::rewrite::{
     index_map::{
         IndexMap,
         chain::{Chains, sources},
-        sizes::{NEEDED, Sized, choices},
+        generic::describe,
+        sizes::Sized,
     },
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -42,8 +43,8 @@ const GROUPED: Condition =
 /// Sound over the reals: that is the operator's definition. The index maps of both factors of the product (see `index_map`) say
 /// which elements are multiplied, in whatever operators the neighbours are laid out: Pad, Gather, Slice, Reshape, Transpose,
 /// Concat, one-hot convolutions; the sum is a ReduceSum, an Einsum, a MatMul or a tree of additions.
-/// Requires: the positions of a window, a kernel for each group of neighbouring channels; at several sizes for each symbol,
-/// with shapes that are equal as expressions.
+/// Requires: the positions of a window, a kernel for each group of neighbouring channels, for all sizes: the maps are affine
+/// along open axes, and all shapes are equal as expressions.
 /// Not sound for: channels that are spread over the groups (`g = c mod G`); a window that shifts with the size of the map.
 /// Exactness: reassociated (the taps are summed in their order).
 /// Pays: the neighbours of all positions, T times as much as x, are not laid out.
@@ -173,19 +174,11 @@ fn try_sources(view: &dyn View, root: Class, group: &[Product<'_>], kernel: Clas
         }
         kernel_first.insert(p.factors[0], first);
     }
-    let bindings = choices(view, &[root, kernel, x]);
-    let needed = bindings.len().min(NEEDED);
+    let at = Sized::new(view, &[root, kernel, x]);
+    let (map, kept, assumed) = map_of(&at, group, &kernel_first, kernel, x)?;
     let mut readings: Vec<(String, Reading)> = Vec::new();
-    let mut assumed: Vec<Dim> = Vec::new();
-    for b in bindings {
-        let at = Sized::new(view, b);
-        if let Some((reading, bounds)) = read_at(&at, group, &kernel_first, kernel, x) {
-            readings.push((at.describe(), reading));
-            assumed = bounds;
-        }
-    }
-    if readings.len() < needed {
-        return None;
+    for b in map.generic_sizes()? {
+        readings.push((describe(&b), read(&map, kept, &b)?));
     }
     let (_, first) = readings.first()?;
     let mut not_a_window = readings.iter().find_map(|(at, r)| Some(format!("{}{at}", r.not_a_window.as_ref()?)));
@@ -236,14 +229,15 @@ fn operator(readings: &[(String, Reading)], x: &[Dim], kernel: &[Dim]) -> Option
     (x[0].equals(&kernel[0]) == Some(true)).then(|| first.operator(&ends))
 }
 
-/// What is read off at one choice of sizes, and the bounds of slices that must not be negative for it.
-fn read_at(
+/// The map of a sum of products: the tables of the kernel map and then those of x; the number of the result's axes, behind which
+/// stand those that are summed over; and the bounds of slices that must not be negative for it.
+fn map_of(
     at: &Sized<'_>,
     group: &[Product<'_>],
     kernel_first: &BTreeMap<Class, bool>,
     kernel: Class,
     x: Class,
-) -> Option<(Reading, Vec<Dim>)> {
+) -> Option<(IndexMap, usize, Vec<Dim>)> {
     let (mut of_kernel, mut of_x) = (Chains::new(at, kernel), Chains::new(at, x));
     let mut maps: Vec<IndexMap> = Vec::new();
     let mut kept = 0;
@@ -262,8 +256,7 @@ fn read_at(
         let maps = maps.into_iter().map(|m| m.unsqueeze(rank)).collect::<Option<_>>()?;
         IndexMap::concat(maps, rank)?
     };
-    let reading = read(map, kept, &at.shape(kernel)?, &at.shape(x)?)?;
-    Some((reading, [of_kernel.assumed, of_x.assumed].concat()))
+    Some((map, kept, [of_kernel.assumed, of_x.assumed].concat()))
 }
 
 /// The operator's result as the sum has it: its axes split, reordered and joined.

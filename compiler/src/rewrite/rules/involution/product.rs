@@ -1,7 +1,7 @@
 //! Sums over axes of products of two values, in whatever operators they are written.
 
 use convc_runtime::{
-    Op,
+    Dim, Op,
     ops::{Reduce, binary::BinaryKind, reduce::ReduceKind, variadic::VariadicKind},
 };
 
@@ -71,7 +71,7 @@ impl<'v> Product<'v> {
         let (mut map, mut kept) = match self.app.op {
             Op::MatMul(_) => {
                 let (ra, rb) = (a.rank(), b.rank());
-                let (rows, inner) = (ra.checked_sub(1)?, *a.shape().last()?);
+                let (rows, inner) = (ra.checked_sub(1)?, a.shape().last()?.clone());
                 if ra < 2 || rb < 2 {
                     return None;
                 }
@@ -155,10 +155,13 @@ fn einsum(equation: &str, a: IndexMap, b: IndexMap) -> Option<IndexMap> {
     }
     let (a_shape, b_shape) = (a.shape(), b.shape());
     let size = |c: &char| {
-        let of = |v: &[char], shape: &[usize]| v.iter().position(|l| l == c).and_then(|i| shape.get(i).copied());
-        [of(&x, &a_shape), of(&y, &b_shape)].into_iter().flatten().max()
+        let of = |v: &[char], shape: &[Dim]| v.iter().position(|l| l == c).and_then(|i| shape.get(i).cloned());
+        let sizes = [of(&x, &a_shape), of(&y, &b_shape)];
+        // The size of a letter is that of the operand where it is not 1; the maps refuse two that may differ.
+        let wide = sizes.iter().flatten().find(|d| **d != Dim::fixed(1)).cloned();
+        wide.or_else(|| sizes.into_iter().flatten().next())
     };
-    let full: Vec<usize> = all.iter().map(size).collect::<Option<_>>()?;
+    let full: Vec<Dim> = all.iter().map(size).collect::<Option<_>>()?;
     let spread = |m: IndexMap, own: &[char]| -> Option<IndexMap> {
         let order: Vec<usize> = all.iter().filter_map(|c| own.iter().position(|l| l == c)).collect();
         let mut m = (m.rank() == own.len()).then_some(m)?.transpose(&order)?;

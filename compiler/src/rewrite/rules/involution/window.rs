@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use convc_runtime::ops::Involution;
+use convc_runtime::{Bindings, ops::Involution};
 
 use crate::rewrite::index_map::{Digit, IndexMap, Table};
 
@@ -58,14 +58,23 @@ impl Reading {
     }
 }
 
-/// Reads an involution off a map whose tables are those of the kernel map, of shape `kernel`, and then those of x, of shape `x`;
-/// the axes from `kept` on are summed over. `None` if it has not the form of one at all.
-pub(super) fn read(mut map: IndexMap, kept: usize, kernel: &[usize], x: &[usize]) -> Option<Reading> {
-    let rank = x.len();
-    let summed: Vec<Digit> = map.axes.get(kept..)?.concat();
-    if kernel.len() != rank || map.tables.len() != 2 * rank || summed.is_empty() {
+/// Reads an involution off a map whose tables are those of the kernel map and then those of x, at chosen sizes; the axes from
+/// `kept` on are summed over. `None` if it has not the form of one at all.
+pub(super) fn read(open: &IndexMap, kept: usize, sizes: &Bindings) -> Option<Reading> {
+    let rank = open.tables.len() / 2;
+    let summed: Vec<Digit> = open.axes.get(kept..)?.concat();
+    let numbered = summed.iter().all(|d| !open.open.contains_key(d));
+    if rank < 3 || open.tables.len() != 2 * rank || summed.is_empty() || !numbered {
         return None;
     }
+    // What is whole here is so for all sizes: the axes of the kernel map and the samples and channels of x.
+    if !open.tables.iter().take(rank + 2).all(|t| open.is_whole(t)) {
+        return None;
+    }
+    let mut map = open.at(sizes)?;
+    let extents: Vec<usize> =
+        map.tables.iter().map(|t| usize::try_from(t.extent.as_fixed()?).ok()).collect::<Option<_>>()?;
+    let (kernel, x) = extents.split_at(rank);
     let taps = map.size_of(&summed);
     map.axes.truncate(kept);
     let tap = map.merge(&summed)?;
@@ -163,6 +172,14 @@ pub(super) fn read(mut map: IndexMap, kept: usize, kernel: &[usize], x: &[usize]
         not_a_window,
         not_grouped,
     })
+}
+
+impl IndexMap {
+    /// Whether the open digits of a table, with the closed ones, are as many positions as the source's axis has, for all sizes.
+    fn is_whole(&self, table: &Table) -> bool {
+        let digits: Vec<Digit> = table.digits.iter().copied().chain(table.along.iter().map(|(d, _)| *d)).collect();
+        table.along.is_empty() && table.extent.is_fixed() || self.dim_of(&digits).equals(&table.extent) == Some(true)
+    }
 }
 
 /// The digits of a table that counts from 0 to `n - 1`, the major one first.
