@@ -10,6 +10,19 @@ impl Text {
     /// A mixed convolution of `x`, `[batch, channels, ..]`, whose coefficients are a softmax or an input.
     fn mixed(&mut self, rng: &mut Rng, x: &str, batch: &str, channels: i64, s: &Shape, biases: i64) -> String {
         let experts = rng.range(1, 3);
+        if let Ok(n) = batch.parse::<i64>()
+            && rng.chance(25)
+        {
+            // Some rows of a larger softmax, or what lies across its rows.
+            let logits = self.input(&[(n + 1).to_string(), experts.to_string()]);
+            let weights = self.op("Softmax", &[&logits], "axis=1, flatten=0");
+            let flat = self.reshaped(&weights, &[(n + 1) * experts, 1]);
+            let start = if rng.chance(50) { 0 } else { rng.range(0, experts) };
+            let (from, to, axis) = (self.ints(&[start]), self.ints(&[start + n * experts]), self.ints(&[0]));
+            let some = self.op("Slice", &[&flat, &from, &to, &axis], "");
+            let r = self.reshaped(&some, &[n, experts]);
+            return self.mixed_by(x, &r, experts, channels, s, biases);
+        }
         let logits = self.input(&[batch.to_owned(), experts.to_string()]);
         let r = if rng.chance(50) { self.op("Softmax", &[&logits], "axis=1, flatten=0") } else { logits };
         self.mixed_by(x, &r, experts, channels, s, biases)
@@ -82,8 +95,14 @@ pub fn mixed_bias(rng: &mut Rng) -> String {
     let r = t.input(&[n.to_string(), experts.to_string()]);
     let y = t.mixed_by(&x, &r, experts, c, &s, 0);
     let by = if rng.chance(30) { t.input(&[n.to_string(), experts.to_string()]) } else { r };
-    let b = t.random(&[experts, outputs]);
-    let mixed = t.op("MatMul", &[&by, &b], "");
+    // Where there are as many samples as channels, the transposed product has the same shape.
+    let mixed = if n == outputs && rng.chance(50) {
+        let (b, turned) = (t.random(&[outputs, experts]), t.op("Transpose", &[&by], "perm=[1, 0]"));
+        t.op("MatMul", &[&b, &turned], "")
+    } else {
+        let b = t.random(&[experts, outputs]);
+        t.op("MatMul", &[&by, &b], "")
+    };
     let mixed = t.reshaped(&mixed, &[&[n, outputs], vec![1; spatial].as_slice()].concat());
     let y = if rng.chance(50) { t.op("Add", &[&y, &mixed], "") } else { t.op("Add", &[&mixed, &y], "") };
     t.finish(&y)

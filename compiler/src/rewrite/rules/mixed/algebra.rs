@@ -174,13 +174,14 @@ const SAME_ROUTES: Condition =
 /// `mixed-conv(x, r, W) + view(r B)  =>  mixed-conv(x, r, W, B)`
 ///
 /// Sound over the reals, by the definition of the operator.
-/// Requires: the same coefficients for kernels and biases.
+/// Requires: the same coefficients for kernels and biases, which are laid out as `[N, O]`.
+/// Not sound for: biases `[O, N]`, transposed, where there are as many samples as channels.
 /// Exactness: reassociated.
 /// Pays: a pass over the map disappears.
 pub const MIXED_CONV_BIAS: Rule = Rule {
     name: "mixed-conv-bias",
     equation: "mixed-conv(x, r, W) + view(r B) => mixed-conv(x, r, W, B)",
-    conditions: &[SAME_ROUTES],
+    conditions: &[SAMPLES_APART, SAME_ROUTES],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a pass over the map disappears",
@@ -205,6 +206,18 @@ pub const MIXED_CONV_BIAS: Rule = Rule {
                     && padded[2..].iter().all(|&s| s == 1)
                     && view.fact(m.r).is_some_and(|f| f.shape[0] == n);
                 let Some((routes, weights)) = assemble(&bias.blocks, &n).filter(|_| per_channel) else { continue };
+                // Samples and channels may be as many: sizes do not tell them apart.
+                let verdict = if bias.before == 1 || bias.samples == 1 {
+                    Verdict::Holds
+                } else {
+                    Verdict::Fails(format!(
+                        "the biases are [{}, {}]: channels, then samples",
+                        bias.before, bias.samples
+                    ))
+                };
+                if !cx.require(SAMPLES_APART.name, verdict) {
+                    continue;
+                }
                 let of = routes_of(view, m.r).map(|c| c.value(&n));
                 let verdict = if routes == Expr::Class(m.r) || of.as_ref() == Some(&routes) {
                     Verdict::Holds
@@ -220,6 +233,11 @@ pub const MIXED_CONV_BIAS: Rule = Rule {
             }
         }
     },
+};
+
+const SAMPLES_APART: Condition = Condition {
+    name: "samples-first",
+    text: "the biases of a sample stand along the first axis of what is added, one for each channel",
 };
 
 const SAME_FOR_ALL: Condition = Condition {

@@ -92,12 +92,19 @@ fn matrix_product(view: &dyn View, app: &App<'_>) -> Option<Expert> {
     let [inputs, outputs] = if trans_b { [sizes[1], sizes[0]] } else { sizes };
     let weights = if trans_b { w.into() } else { transpose(w.into(), &[1, 0]) };
     let bias = match app.operand(2) {
-        Some(c) if !view.is_constant(c) || view.fact(c)?.element_count().as_fixed() != Some(outputs) => return None,
+        Some(c) if !view.is_constant(c) || !per_column(view, c, outputs) => return None,
         c => c.map(|c| reshape(c.into(), &[outputs])),
     };
     let shape = vec![outputs, inputs, 1, 1];
     let weights = reshape(weights, &shape);
     Some(Expert { lhs: Expr::of(app), x, window: pointwise(), weights, shape, bias, is_product: true })
+}
+
+/// Whether what a Gemm adds is one number for each of its columns, and not for each row.
+pub(super) fn per_column(view: &dyn View, c: Class, columns: i64) -> bool {
+    let Some(shape) = view.fact(c).map(|f| f.shape.as_slice()) else { return false };
+    let last = shape.last().map_or(columns == 1, |d| d.as_fixed() == Some(columns));
+    last && Dim::product(shape).as_fixed() == Some(columns)
 }
 
 /// The window of a 1x1 convolution.

@@ -1,5 +1,7 @@
 //! Mixed kernels in one convolution, the samples of the batch as its groups.
 
+use std::collections::BTreeSet;
+
 use convc_runtime::{
     Dim, Op,
     ops::{Conv, MixedConv, mixed_conv::MixedConvKind},
@@ -45,7 +47,9 @@ impl Mixed {
 /// What makes the coefficients, for the operator's name.
 pub(super) fn kind_of(view: &dyn View, blocks: &[Block]) -> MixedConvKind {
     let attention = blocks.first().is_some_and(|first| {
-        let whole = blocks.len() == 1 && first.column.is_none() || blocks.len() as i64 == first.of.experts;
+        let columns: BTreeSet<i64> = blocks.iter().filter_map(|b| b.column).collect();
+        let each = columns.len() == blocks.len() && blocks.len() as i64 == first.of.experts;
+        let whole = blocks.len() == 1 && first.column.is_none() || each;
         whole && blocks.iter().all(|b| b.of == first.of) && sums_to_one(view, &first.of)
     });
     if attention { MixedConvKind::DynamicConv } else { MixedConvKind::CondConv }

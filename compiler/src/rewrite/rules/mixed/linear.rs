@@ -4,7 +4,7 @@ use convc_runtime::{Dim, Op};
 
 use super::{
     super::weights::{reshape, transpose},
-    experts::pointwise,
+    experts::{per_column, pointwise},
     groups::{Bias, Mixed, bias_of, count, kind_of},
     mixture::{Mixture, mixture, open_product},
     routes::{Block, assemble, large},
@@ -141,7 +141,7 @@ fn recognise(cx: &mut Cx<'_>, class: Class, app: &App<'_>) -> Option<(Expr, Expr
         let Bias::Some(spelled, value, _) = bias_of(view, p.bias, n.as_fixed()?, p.outputs, &routes) else {
             return None;
         };
-        if view.fact(b)?.element_count().as_fixed() != Some(p.outputs) {
+        if !per_column(view, b, p.outputs) {
             return None;
         }
         lhs = lhs.with_operand(2, spelled);

@@ -283,6 +283,10 @@ fn reduced(view: &dyn View, app: &App<'_>, depth: usize) -> Option<Mixture> {
         .map(|a| usize::try_from(if a < 0 { a + rank as i64 } else { a }).ok().filter(|&a| a < rank))
         .collect::<Option<_>>()?;
     let sizes = shape_of(view, x)?;
+    // An empty list of axes may mean all of them.
+    if axes.is_empty() {
+        return None;
+    }
     // A sum over nothing is a view.
     if axes.iter().all(|&a| sizes[a] == 1) {
         let inner = go(view, x, depth)?;

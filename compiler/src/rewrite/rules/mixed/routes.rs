@@ -6,7 +6,7 @@ use convc_runtime::{
 };
 
 use super::super::weights::{ints, reshape, transpose};
-use crate::rewrite::view::{App, Class, Expr, View};
+use crate::rewrite::view::{App, Class, Expr, View, same_shape};
 
 /// The operators that keep the elements in their order and change only the shape.
 pub(super) const VIEWS: &[&str] = &["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
@@ -139,7 +139,9 @@ pub(super) fn transposed(view: &dyn View, class: Class, n: &Dim, e: i64) -> Opti
         return None;
     }
     for app in view.apps(class) {
-        if let (Op::Transpose(_), Some(x)) = (app.op, app.operand(0))
+        // Samples and experts may be as many: the order says whether they change places.
+        if let (Op::Transpose(t), Some(x)) = (app.op, app.operand(0))
+            && swaps(&view.fact(x)?.shape, &t.perm) == Some(true)
             && let Some((lhs, found)) = coefficients(view, x, n, e)
         {
             return Some((Expr::of(&app).with_operand(0, lhs), found));
@@ -150,6 +152,17 @@ pub(super) fn transposed(view: &dyn View, class: Class, n: &Dim, e: i64) -> Opti
     }
     let matrix = transpose(class.into(), &[1, 0]);
     Some((class.into(), Coefficients { matrix, class, samples: n.clone(), row: None, experts: e }))
+}
+
+/// Whether a transposition makes the two axes of a shape that are not of size 1 change places; `None` if there are more.
+fn swaps(shape: &[Dim], perm: &[i64]) -> Option<bool> {
+    let order: Vec<usize> = if perm.is_empty() {
+        (0..shape.len()).rev().collect()
+    } else {
+        perm.iter().map(|&p| usize::try_from(p).ok().filter(|p| *p < shape.len())).collect::<Option<_>>()?
+    };
+    let moved: Vec<usize> = order.into_iter().filter(|&p| shape[p].as_fixed() != Some(1)).collect();
+    (moved.len() <= 2).then(|| !moved.is_sorted())
 }
 
 /// Reads a value with one element for each of `n` samples: spelled out, the matrix it is a column of, and which. A value that is
@@ -239,69 +252,101 @@ pub(super) fn assemble(blocks: &[Block], n: &Dim) -> Option<(Expr, Expr)> {
     Some((concat(columns.collect(), 1), concat(blocks.iter().map(|b| b.weights.clone()).collect(), 0)))
 }
 
-/// Whether each row of coefficients comes out of a softmax over the experts: it sums to 1.
-pub(super) fn sums_to_one(view: &dyn View, of: &Coefficients) -> bool {
-    // Whether the experts are the last of the two axes that are not of size 1.
-    let transposed = of.matrix != Expr::Class(of.class)
-        && matches!(&of.matrix, Expr::Op(op, _) if matches!(op.as_ref(), Op::Transpose(_)));
-    softmax_over(view, of.class, of.experts, !transposed, DEPTH)
+/// Which elements of a value sum to 1.
+#[derive(Clone, Copy, PartialEq)]
+enum Ones {
+    /// Every row of `[M, e]`: e elements one behind the other, from multiples of e on.
+    Rows,
+    /// Every column of `[e, M]`: e elements that lie M apart.
+    Columns,
 }
 
-fn softmax_over(view: &dyn View, class: Class, e: i64, last: bool, depth: usize) -> bool {
+/// Whether each row of coefficients comes out of a softmax over the experts: it sums to 1.
+pub(super) fn sums_to_one(view: &dyn View, of: &Coefficients) -> bool {
+    // A matrix that is its class transposed has the experts as the class' first axis.
+    let transposed = of.matrix != Expr::Class(of.class)
+        && matches!(&of.matrix, Expr::Op(op, _) if matches!(op.as_ref(), Op::Transpose(_)));
+    let ones = if transposed { Ones::Columns } else { Ones::Rows };
+    softmax_over(view, of.class, of.experts, ones, DEPTH)
+}
+
+/// Whether a softmax makes groups of `e` elements of a value sum to 1. A view moves no element and keeps both kinds of groups; a
+/// slice or a concatenation keeps rows that it does not cut through.
+fn softmax_over(view: &dyn View, class: Class, e: i64, ones: Ones, depth: usize) -> bool {
     let along = |axis: i64, flatten: bool, shape: &[Dim]| {
         let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
         let Ok(axis) = usize::try_from(axis) else { return false };
         let one = |d: &Dim| d.as_fixed() == Some(1);
         let (Some(before), Some(after)) = (shape.get(..axis), shape.get(axis + 1..)) else { return false };
-        let alone = if last { after.iter().all(one) } else { before.iter().all(one) };
-        let single = before.iter().chain(after).all(one);
-        shape[axis].as_fixed() == Some(e) && (alone || single) && (!flatten || after.iter().all(one))
+        let alone = match ones {
+            Ones::Rows => after.iter().all(one),
+            Ones::Columns => before.iter().all(one),
+        };
+        shape[axis].as_fixed() == Some(e) && alone && (!flatten || after.iter().all(one))
     };
     view.apps(class).iter().any(|app| {
         let Some(x) = app.operand(0).filter(|_| depth > 0) else { return false };
         let Some(shape) = view.fact(x).map(|f| f.shape.as_slice()) else { return false };
         match app.op {
             Op::Softmax(s) => s.kind == SoftmaxKind::Softmax && along(s.axis, s.flatten, shape),
-            Op::Transpose(t) => {
-                let moved: Vec<i64> =
-                    if t.perm.is_empty() { (0..shape.len() as i64).rev().collect() } else { t.perm.clone() };
-                let is_large = |p: &i64| usize::try_from(*p).is_ok_and(|p| shape[p].as_fixed() != Some(1));
-                let moved: Vec<i64> = moved.into_iter().filter(is_large).collect();
-                moved.len() <= 2 && softmax_over(view, x, e, last == moved.is_sorted(), depth - 1)
-            }
+            Op::Transpose(t) => match swaps(shape, &t.perm) {
+                Some(false) => softmax_over(view, x, e, ones, depth - 1),
+                Some(true) => {
+                    let sizes = large(shape);
+                    // Rows of the result are columns of the operand, if they are as long.
+                    let (size, ones) = match ones {
+                        Ones::Rows => (sizes.first(), Ones::Columns),
+                        Ones::Columns => (sizes.last(), Ones::Rows),
+                    };
+                    size == Some(&Dim::from(e)) && softmax_over(view, x, e, ones, depth - 1)
+                }
+                None => false,
+            },
             // Other samples of the same matrix, each of which sums to 1.
             Op::Slice(_) | Op::Gather(_) => {
-                part(view, app).is_some_and(|p| p.axis == 0 && shape.len() > 1)
-                    && softmax_over(view, x, e, last, depth - 1)
+                let whole_rows = |p: Part| {
+                    let each = Dim::product(&shape[1..]);
+                    let apart = |n: i64| (&each * n).divisible_by(e) == Some(true);
+                    p.axis == 0 && apart(p.start) && apart(p.count)
+                };
+                ones == Ones::Rows
+                    && part(view, app).is_some_and(whole_rows)
+                    && softmax_over(view, x, e, ones, depth - 1)
             }
             Op::Concat(c) => {
-                c.axis == 0 && app.operands.iter().flatten().all(|x| softmax_over(view, *x, e, last, depth - 1))
+                ones == Ones::Rows
+                    && (c.axis == 0 || c.axis + shape.len() as i64 == 0)
+                    && app.operands.iter().flatten().all(|x| softmax_over(view, *x, e, ones, depth - 1))
             }
-            _ => VIEWS.contains(&app.op.name()) && softmax_over(view, x, e, last, depth - 1),
+            _ => VIEWS.contains(&app.op.name()) && softmax_over(view, x, e, ones, depth - 1),
         }
     })
 }
 
 /// The samples of a map: `class` is sample `row` of `of`.
 pub(super) fn sample_of(view: &dyn View, class: Class) -> Option<(Expr, Class, i64)> {
-    fn go(view: &dyn View, class: Class, depth: usize) -> Option<(Expr, Class, i64)> {
+    let whole = &view.fact(class)?.shape;
+    fn go(view: &dyn View, class: Class, whole: &[Dim], depth: usize) -> Option<(Expr, Class, i64)> {
         let shape = &view.fact(class)?.shape;
         for app in view.apps(class).iter().filter(|_| depth > 0) {
             let Some(x) = app.operand(0) else { continue };
             let Some(of) = view.fact(x).map(|f| f.shape.as_slice()) else { continue };
+            // The axes of one sample are those of the map, not only as many elements.
+            let same = || of.len() == whole.len() && same_shape(&of[1..], &whole[1..]) == Some(true);
             if let Some(p) = part(view, app).filter(|p| p.axis == 0 && p.count == 1)
                 && of.len() > 2
+                && same()
             {
                 return Some((Expr::of(app), p.of, p.start));
             }
             if VIEWS.contains(&app.op.name())
                 && large(of) == large(shape)
-                && let Some((lhs, of, row)) = go(view, x, depth - 1)
+                && let Some((lhs, of, row)) = go(view, x, whole, depth - 1)
             {
                 return Some((Expr::of(app).with_operand(0, lhs), of, row));
             }
         }
         None
     }
-    go(view, class, DEPTH)
+    go(view, class, whole, DEPTH)
 }
