@@ -19,18 +19,38 @@ const FULL_WINDOWS: Condition = Condition {
            out since it begins there",
 };
 
+pub(super) const WINDOW_FITS: Condition = Condition {
+    name: "window-fits",
+    text: "the map is never smaller than the window: ONNX Runtime's pools give an empty tensor there, and its convolutions an \
+           error",
+};
+
+pub(super) fn window_fits(pool: &AveragePool, sizes: &[Dim]) -> Verdict {
+    let n = pool.kernel_shape.len();
+    for (a, size) in sizes.iter().enumerate() {
+        let room = size + (pool.pads[a] + pool.pads[n + a] - pool.dilations[a] * (pool.kernel_shape[a] - 1) - 1);
+        let reason = || format!("spatial axis {a} (size {size}) may be smaller than the window");
+        match room.at_least(0) {
+            Some(true) => {}
+            Some(false) => return Verdict::Fails(reason()),
+            None => return Verdict::Unknown(reason()),
+        }
+    }
+    Verdict::Holds
+}
+
 /// `avgpool(x)  =>  conv(x, 1 / k)`, depthwise
 ///
 /// Sound over the reals where every window is divided by the number of its taps.
 /// Requires: fixed channels; `count_include_pad` or no padding; no last window that hangs over or begins behind the map
-/// (`ceil_mode`).
-/// Not sound for: windows at the border that are divided by fewer taps.
+/// (`ceil_mode`); a map that is never smaller than the window.
+/// Not sound for: windows at the border that are divided by fewer taps; sizes at which a pool is empty and a convolution fails.
 /// Exactness: reassociated.
 /// Pays: nothing by itself; the convolution merges with parallel and subsequent ones.
 pub const AVGPOOL_AS_CONV: Rule = Rule {
     name: "avgpool-as-conv",
     equation: "avgpool(x; k) => conv(x, 1 / k)",
-    conditions: &[FULL_WINDOWS],
+    conditions: &[FULL_WINDOWS, WINDOW_FITS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a convolution merges with parallel and subsequent ones",
@@ -48,7 +68,10 @@ pub const AVGPOOL_AS_CONV: Rule = Rule {
         if pool.auto_pad != AutoPad::NotSet || fact.rank() != spatial + 2 || channels == 0 {
             return;
         }
-        if !cx.require(FULL_WINDOWS.name, full_windows(pool, &fact.shape[2..])) {
+        let sizes = &fact.shape[2..];
+        if !cx.require(FULL_WINDOWS.name, full_windows(pool, sizes))
+            || !cx.require(WINDOW_FITS.name, window_fits(pool, sizes))
+        {
             return;
         }
         let taps: Option<Vec<usize>> = pool.kernel_shape.iter().map(|&k| usize::try_from(k).ok()).collect();

@@ -12,6 +12,7 @@ use convc_runtime::{
 
 use super::{
     compose::{ConvAt, conv_at, convs_in},
+    pool::{WINDOW_FITS, window_fits},
     transposed::is_pointwise,
     weights::ints,
 };
@@ -73,14 +74,15 @@ fn sizes(view: &dyn View, x: Class, pool: &AveragePool) -> Option<Vec<Dim>> {
 /// `avgpool(conv1x1(x, w, b))  =>  conv1x1(avgpool(x), w, b)`
 ///
 /// Sound over the reals: averages of positions and sums over channels commute.
-/// Requires: a pointwise convolution; no bias, or windows whose average of a constant is that constant.
+/// Requires: a pointwise convolution; no bias, or windows whose average of a constant is that constant; a map that is
+/// never smaller than the window, since the convolution would see an empty one.
 /// Not sound for: a bias and padding that counts; an activation between.
 /// Exactness: reassociated.
 /// Pays: the convolution works at the lower resolution.
 pub const POOL_BEFORE_POINTWISE: Rule = Rule {
     name: "pool-before-pointwise",
     equation: "avgpool(conv1x1(x, w, b)) => conv1x1(avgpool(x), w, b)",
-    conditions: &[KEEPS_CONSTANTS],
+    conditions: &[KEEPS_CONSTANTS, WINDOW_FITS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "the convolution works at the lower resolution",
@@ -91,7 +93,9 @@ pub const POOL_BEFORE_POINTWISE: Rule = Rule {
         for conv in convs_in(view, y).iter().filter(|c| is_pointwise(c)) {
             cx.begin();
             let Some(sizes) = sizes(view, conv.x, pool) else { continue };
-            if cx.require(KEEPS_CONSTANTS.name, keeps_constants(view, pool, conv, &sizes)) {
+            if cx.require(KEEPS_CONSTANTS.name, keeps_constants(view, pool, conv, &sizes))
+                && cx.require(WINDOW_FITS.name, window_fits(pool, &sizes))
+            {
                 let pooled = Expr::op(pool.clone(), vec![Some(conv.x.into())]);
                 cx.rewrite(Expr::of(app).with_operand(0, conv.expr()), on(conv, pooled));
             }
