@@ -42,8 +42,8 @@ pub fn normalize_axis(axis: i64, rank: usize, name: &'static str) -> Result<usiz
     }
 }
 
-/// The shape that `shapes` broadcast to by NumPy's rules. Two sizes that may or may not be equal are taken as equal,
-/// as a run checks again.
+/// The shape that `shapes` broadcast to by NumPy's rules, at all sizes at which they do, as a run checks again. Of two sizes
+/// that are both open, the result is the one that is not 1: the larger one, but 0 where one of them is 0.
 ///
 /// # Errors
 /// [`OpError::InputShape`] if two sizes differ for certain and neither is 1.
@@ -69,7 +69,9 @@ pub fn broadcast(shapes: &[&[Dim]]) -> Result<Vec<Dim>, OpError> {
                 // A fixed size other than 1 decides: the symbol is either 1 or equal to it.
                 (None, Some(_)) => *o = d.clone(),
                 (Some(_), None) => {}
-                (None, None) => *o = o.maximum(d),
+                (None, None) if o.at_least(2) == Some(true) => {}
+                (None, None) if d.at_least(2) == Some(true) => *o = d.clone(),
+                (None, None) => *o = o.maximum(d) * Dim::from(1).minimum(o).minimum(d),
             }
         }
     }
@@ -156,4 +158,36 @@ pub fn facts(tensors: &[Option<&Tensor>]) -> Vec<Option<Fact>> {
 /// [`OpError::InputType`].
 pub fn expect_float(fact: &Fact, index: usize, name: &'static str) -> Result<(), OpError> {
     expect_dtype(fact, index, name, "a floating-point type", DType::is_float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Bindings;
+
+    #[test]
+    fn open_sizes_broadcast_to_what_a_run_finds() {
+        let dims =
+            ["N", "M", "'?K'", "N + 1", "floor(H/2)", "2*M", "floor(N/2)*M", "1", "3"].map(|t| Dim::parse(t).unwrap());
+        let mut tried = 0;
+        for (a, b, c) in dims.iter().flat_map(|a| dims.iter().flat_map(move |b| dims.iter().map(move |c| (a, b, c)))) {
+            let shapes = [a, b, c].map(std::slice::from_ref);
+            let Ok(whole) = broadcast(&shapes) else { continue };
+            for i in 0..4i64.pow(4) {
+                let value = |k: u32, least: i64| least + i / 4i64.pow(k) % 4;
+                let symbols = [("N", value(0, 1)), ("M", value(1, 1)), ("?K", value(2, 0)), ("H", value(3, 1))];
+                let bindings: Bindings = symbols.map(|(s, n)| (s.into(), n)).into();
+                let sizes = [a, b, c].map(|d| usize::try_from(d.eval(&bindings).unwrap()).unwrap());
+                let Ok(found) = broadcast_sizes(&[&sizes[..1], &sizes[1..2], &sizes[2..]]) else { continue };
+                assert_eq!(
+                    whole[0].eval(&bindings),
+                    Ok(found[0] as i64),
+                    "{a}, {b} and {c} at {bindings:?}: {}",
+                    whole[0]
+                );
+                tried += 1;
+            }
+        }
+        assert!(tried > 1000);
+    }
 }

@@ -72,7 +72,7 @@ impl Reshape {
                 out[i] = rest.floor_div(&others);
             }
             None => {
-                if Dim::product(x).equals(&Dim::product(&out)) == Some(false) {
+                if Dim::product(x).never_equals(&Dim::product(&out)) {
                     return Err(misfit());
                 }
             }
@@ -150,7 +150,7 @@ fn squeezed(x: &[Dim], axes: Option<&[i64]>) -> Result<Vec<Dim>, OpError> {
         return Ok(x.iter().filter(|d| d.as_fixed() != Some(1)).cloned().collect());
     };
     let axes = axes_of(axes, x.len(), 1, "axes")?;
-    if let Some(a) = axes.iter().find(|&&a| x[a].equals(&Dim::from(1)) == Some(false)) {
+    if let Some(a) = axes.iter().find(|&&a| x[a].never_equals(&Dim::from(1))) {
         return Err(shape_error(0, "data", x, format!("a size of 1 is needed at axis {a}")));
     }
     Ok(x.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, d)| d.clone()).collect())
@@ -250,6 +250,18 @@ impl Operator for Identity {
 mod tests {
     use super::*;
     use crate::ops::movement::{Random, checked, infer, run};
+
+    #[test]
+    fn shapes_that_fit_an_empty_batch_alone_are_taken() {
+        let x = Fact::new(crate::DType::F32, [Dim::symbol("N"), Dim::from(3)]);
+        let to = |target: &[i64]| {
+            let shape = Fact::of(&Tensor::vector(target.to_vec()));
+            infer(&Reshape { allowzero: true }, &[Some(&x), Some(&shape)]).map(|mut f| f.remove(0).shape)
+        };
+        assert_eq!(to(&[3, 0]).unwrap(), [Dim::from(3), Dim::from(0)]);
+        // 3 divides the elements for any batch.
+        assert!(to(&[5]).is_err());
+    }
 
     #[test]
     fn reshape_follows_its_marks() {
