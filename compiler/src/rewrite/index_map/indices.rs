@@ -14,9 +14,10 @@ use convc_runtime::{
 
 use super::{
     Digit, HOLE, IndexMap, LIMIT, Table,
-    chain::{axis_of, may_move, step},
+    chain::may_move,
     digits::add_along,
     sizes::Sized,
+    step::{axis_of, step},
 };
 use crate::rewrite::view::{App, Class, same_shape};
 

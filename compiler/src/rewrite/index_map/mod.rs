@@ -5,7 +5,7 @@
 //! do, so the map of an unfolded map of `C*H*W` elements and `T` taps has tables of `C`, `H*kh` and `W*kw` entries and never one
 //! of `C*H*W*T`.
 //!
-//! [`chain`] makes the map of a value over one of those it is made of, [`indices`] makes the tensors of indices that it needs,
+//! [`chain`] makes the map of a value over one of those it is made of, operator by operator ([`mod@step`]), [`indices`] makes the tensors of indices that it needs,
 //! [`sizes`] says what shapes are, and [`generic`] chooses the sizes at which a map is read.
 //!
 //! # What a map proves
@@ -33,6 +33,8 @@ mod digits;
 pub mod generic;
 pub mod indices;
 pub mod sizes;
+pub mod step;
+mod unfold;
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,9 @@ use convc_runtime::{
 use crate::rewrite::{
     index_map::{
         IndexMap,
-        chain::{may_move, spell, step},
+        chain::{may_move, spell},
         sizes::Sized,
+        step::step,
     },
     view::{App, Class, Expr, View},
 };
