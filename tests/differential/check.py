@@ -28,8 +28,9 @@ TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
     "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_,
 }
-# relative to the largest element; a difference above it is held against what perturbed inputs and weights do
-TOLERANCE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-9, np.dtype(np.float16): 2e-2}
+# relative to the largest element; a difference above it is held against what perturbed inputs and weights do. In f64 it leaves
+# room for attributes, which are f32: HardSwish, as ONNX writes it out, multiplies by an f32 next to 1/6.
+TOLERANCE = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-7, np.dtype(np.float16): 2e-2}
 
 
 KINDS = ("number", "unverified", "panic", "timeout", "invalid", "refused", "replay", "harness")  # the gravest first
