@@ -142,17 +142,51 @@ def routes(g: Builder, x: Value, e: int) -> Value:
     return g.unary("Softmax", s, axis=g.pick(1, 1, 1, 0, -1 if g.opset >= 11 else 1))
 
 
+def confused(g: Builder, r: Value) -> Value:
+    """Coefficients with the experts, or the samples, in another order or place: all of it legal where sizes are equal."""
+    if not g.chance(0.25):
+        return r
+    n, e = r.shape[0], int(r.shape[1][0])
+    kind = g.rng.randrange(5)
+    if kind == 0 and (n == e).all():
+        return g.transpose(r, [1, 0])
+    if kind == 1:
+        order = g.rng.sample(range(e), e)
+        return g.emit("Gather", [r, g.ints(order)], r.shape, axis=1)
+    if kind == 2 and e > 1:
+        return g.concat([g.slice(r, [1], [1], [FAR]), g.slice(r, [1], [0], [1])], 1)
+    if kind == 3 and not is_open(n) and int(n[0]) > 1:
+        return g.concat([g.slice(r, [0], [1], [FAR]), g.slice(r, [0], [0], [1])], 0)
+    if kind == 4 and not is_open(n):
+        return g.reshape(g.transpose(r, [1, 0]), [int(n[0]), e])
+    return r
+
+
+def mixed(g: Builder, r: Value, experts: Value) -> Value:
+    """The product of coefficients and experts, as exporters write it or transposed."""
+    kind = g.rng.random()
+    if kind < 0.75:
+        return g.matmul(r, experts)
+    if kind < 0.9:
+        return g.transpose(g.matmul(g.transpose(experts, [1, 0]), g.transpose(r, [1, 0])), [1, 0])
+    if g.opset < 12:
+        raise Unfit("opset")
+    return g.emit("Einsum", [r, experts], [r.shape[0], experts.shape[1]], equation="be,ef->bf")
+
+
 def mixture(g: Builder, x: Value) -> Value:
     """Experts mixed for each sample: a grouped convolution over the folded batch, one for each sample, or one for each expert."""
     rank, c = x.rank - 2, x.fixed(1)
     form = g.pick("group", "sum", "unroll", "linear")
-    e, k = g.pick(1, 2, 2, 3, 4), g.pick(1, 1, 3)
+    e, k = g.pick(1, 2, 2, 3, 4, c), g.pick(1, 1, 3)
     group = g.pick(1, 1, 1, c, g.rng.choice(divisors(c)))
-    out = group * g.pick(1, 2, c // group)
+    out = group * g.pick(1, 2, c // group, c // group)
+    if e * out > 64:
+        raise Unfit("wide")
     w = square(k, rank, g.pick(1, 1, 2))
     sizes = spatial(x, w)
     shape = [out, c // group, *w["k"]]
-    r = routes(g, x, e)
+    r = confused(g, routes(g, x, e))
     if form == "linear":
         return mixed_linear(g, x, r, e)
     if form == "sum":
@@ -166,7 +200,7 @@ def mixture(g: Builder, x: Value) -> Value:
             y = g.either("Add", y, p)
         return y
     flat = int(np.prod(shape))
-    kernels = g.matmul(r, g.weight([e, flat], (flat / out) ** -0.5))
+    kernels = mixed(g, r, g.weight([e, flat], (flat / out) ** -0.5))
     biases = g.matmul(r, g.weight([e, out])) if g.chance(0.4) else None
     n = x.shape[0]
     if is_open(n):
@@ -181,7 +215,10 @@ def mixture(g: Builder, x: Value) -> Value:
             bias = None if biases is None else g.reshape(g.slice(biases, [0], [j], [j + 1]), [out])
             made.append(g.emit("Conv", [one, kernel, bias], [size(1), size(out), *sizes], kernel_shape=w["k"], strides=w["s"], pads=[*w["before"], *w["after"]], group=group))
         return g.concat(made, 0) if n > 1 else made[0]
-    kernels = g.reshape(kernels, [n * out, *shape[1:]])
+    if n == out and g.chance(0.1):
+        kernels = g.reshape(g.transpose(g.reshape(kernels, [n, out, flat // out]), [1, 0, 2]), [n * out, *shape[1:]])
+    else:
+        kernels = g.reshape(kernels, [n * out, *shape[1:]])
     if any(is_open(s) for s in x.shape[2:]):
         raise Unfit("open map")
     wide = g.reshape(x, [1, n * c, *[int(s[0]) for s in x.shape[2:]]])

@@ -20,6 +20,16 @@ PIECES = [
     (families.involution, 3), (families.overparameterised, 2), (families.chain, 6),
     (indices.sized_slice, 4), (indices.computed_reshape, 3), (indices.ranged, 4), (indices.grown, 3), (indices.guarded, 1),
 ]
+# Some graphs are of one kind of piece, so that it meets itself.
+LINEAR = [
+    (parts.conv, 8), (parts.norm, 4), (parts.scaled, 4), (parts.padded, 4), (parts.cut, 6), (parts.picked, 3), (parts.pool, 3), (parts.resized, 1),
+    (parts.blocks, 2), (families.branches, 5), (families.siblings, 5), (families.chain, 4), (parts.turned, 1), (parts.transposed, 2),
+]
+MIXED = [(families.mixture, 10), (parts.scaled, 2), (parts.norm, 2), (parts.conv, 2), (parts.activation, 1), (parts.cut, 1)]
+SIZED = [
+    (indices.sized_slice, 6), (indices.computed_reshape, 3), (indices.ranged, 8), (indices.grown, 3), (indices.guarded, 2), (parts.conv, 4), (parts.scaled, 2),
+    (parts.cut, 3), (parts.turned, 2), (parts.picked, 2), (parts.padded, 2), (parts.activation, 1),
+]
 # what works on any element type and asks for no weights of a float type
 PLAIN = [
     (parts.scaled, 8), (parts.activation, 4), (parts.pool, 6), (parts.padded, 4), (parts.cut, 6), (parts.picked, 4), (parts.shuffled, 3), (parts.turned, 3),
@@ -42,14 +52,15 @@ def attempt(rng: random.Random) -> onnx.ModelProto:
     dtype = rng.choice(kinds)
     g = Builder(rng, rng.choice(OPSETS), dtype)
     rank = rng.choice((1, 2, 2, 2, 2, 3))
-    x = source(g, rank)
+    theme = rng.choices((PIECES, LINEAR, MIXED, SIZED), (12, 3, 2, 3))[0] if dtype in FLOATS else PLAIN
+    x = source(g, rank, open_axes=0.8 if theme is SIZED else 0.3)
     steps, live = rng.choice((1, 2, 3, 3, 4, 5, 6, 8)), [x]
     done = 0
     for _ in range(4 * steps):
         if done == steps:
             break
         try:
-            live.append(step(g, live))
+            live.append(step(g, live, theme))
             done += 1
         except (Unfit, IndexError):
             continue
@@ -64,20 +75,21 @@ def attempt(rng: random.Random) -> onnx.ModelProto:
     return finish(g, outputs)
 
 
-def source(g: Builder, rank: int) -> Value:
-    """An input; its batch and map are of fixed or symbolic sizes."""
-    symbols = ["N" if g.chance(0.3) else None, None] + [s if (g.chance(0.3)) else None for s in "DHW"[-rank:]]
+def source(g: Builder, rank: int, open_axes: float) -> Value:
+    """An input; its batch and map are of fixed or symbolic sizes. Sometimes there are as many samples as channels."""
+    symbols = ["N" if g.chance(open_axes) else None, None] + [s if g.chance(open_axes) else None for s in "DHW"[-rank:]]
     largest = 4 if rank == 3 else 12
     shape = [size(g.pick(1, 1, 2, 3)), size(g.pick(1, 2, 3, 4, 4, 6, 8))] + [size(g.rng.randint(3, largest)) for _ in range(rank)]
+    if g.chance(0.15):
+        shape[1] = shape[0] = size(g.pick(2, 3))
     for axis, s in enumerate(symbols):
         if s:
             shape[axis] = size(int(shape[axis][0]), int(shape[axis][0]) + g.pick(1, 2, 3))
     return g.input("x", g.dtype, shape, symbols)
 
 
-def step(g: Builder, live: list[Value]) -> Value:
+def step(g: Builder, live: list[Value], pieces) -> Value:
     """One piece after the newest map, or after an older one and then joined to it."""
-    pieces = PIECES if g.dtype in FLOATS else PLAIN
     piece = g.rng.choices([p for p, _ in pieces], [w for _, w in pieces])[0]
     x = live[-1] if g.chance(0.85) else g.rng.choice(live)
     if g.dtype != TensorProto.FLOAT and g.dtype in FLOATS and g.chance(0.4):
