@@ -9,8 +9,9 @@ use convc_runtime::{Constant, Fact, Op, Symbol, ops::InferCx};
 use egg::{DidMerge, EGraph, Id, Language};
 
 use super::{
+    join::join,
     terms::{Head, TermId, Terms, constant_key, op_key},
-    view::{App, Class, View, same_shape},
+    view::{App, Class, View},
 };
 
 /// An e-node.
@@ -215,28 +216,25 @@ impl egg::Analysis<Node> for Analysis {
         }
     }
 
+    /// A join in each of its parts, so that the facts of a class only ever get better, and rebuilding ends.
     fn merge(&mut self, a: &mut Data, b: Data) -> DidMerge {
-        let before = a.clone();
-        match (&mut a.fact, &b.fact) {
-            (None, Some(f)) => a.fact = Some(f.clone()),
-            (Some(x), Some(y)) => {
-                if x.dtype != y.dtype || same_shape(&x.shape, &y.shape) == Some(false) {
-                    self.conflicts.push((x.to_string(), y.to_string()));
-                } else {
-                    let fixed = |f: &Fact| f.shape.iter().filter(|d| d.is_fixed()).count();
-                    if fixed(y) > fixed(x) || (fixed(y) == fixed(x) && x.known.is_none() && y.known.is_some()) {
-                        *x = y.clone();
-                    }
-                }
-            }
-            (_, None) => {}
-        }
-        a.constant |= b.constant;
-        a.leaf = match (a.leaf, b.leaf) {
+        let leaf = match (a.leaf, b.leaf) {
             (Some(x), Some(y)) => Some(x.min(y)),
             (x, y) => x.or(y),
         };
-        DidMerge(*a != before, *a != b)
+        let constant = a.constant || b.constant;
+        let others = [a.leaf != leaf || a.constant != constant, b.leaf != leaf || b.constant != constant];
+        let texts = |a: &Option<Fact>, b: &Option<Fact>| {
+            let text = |f: &Option<Fact>| f.as_ref().map(ToString::to_string).unwrap_or_default();
+            (text(a), text(b))
+        };
+        let (old, new) = (a.fact.clone(), b.fact.clone());
+        let joined = join(&mut a.fact, b.fact);
+        if joined.conflict {
+            self.conflicts.push(texts(&old, &new));
+        }
+        (a.constant, a.leaf) = (constant, leaf);
+        DidMerge(joined.left || others[0], joined.right || others[1])
     }
 
     fn allow_ematching_cycles(&self) -> bool {

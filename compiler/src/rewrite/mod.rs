@@ -14,6 +14,7 @@ mod explain;
 mod extract;
 pub mod fold;
 pub mod index_map;
+mod join;
 mod language;
 mod normalise;
 mod phases;
