@@ -167,24 +167,24 @@ mod tests {
 
     #[test]
     fn open_sizes_broadcast_to_what_a_run_finds() {
-        let dims =
-            ["N", "M", "'?K'", "N + 1", "floor(H/2)", "2*M", "floor(N/2)*M", "1", "3"].map(|t| Dim::parse(t).unwrap());
+        let texts = ["N", "M", "'?K'", "N + 1", "floor(H/2)", "2*M", "floor(N/2)*M", "1", "3"];
+        let dims = texts.map(|t| Dim::parse(t).unwrap());
         let mut tried = 0;
-        for (a, b, c) in dims.iter().flat_map(|a| dims.iter().flat_map(move |b| dims.iter().map(move |c| (a, b, c)))) {
-            let shapes = [a, b, c].map(std::slice::from_ref);
-            let Ok(whole) = broadcast(&shapes) else { continue };
+        for k in 0..dims.len().pow(3) {
+            let of = |place: u32| &dims[k / dims.len().pow(place) % dims.len()];
+            let operands = [of(0), of(1), of(2)];
+            let Ok(whole) = broadcast(&operands.map(std::slice::from_ref)) else { continue };
             for i in 0..4i64.pow(4) {
-                let value = |k: u32, least: i64| least + i / 4i64.pow(k) % 4;
-                let symbols = [("N", value(0, 1)), ("M", value(1, 1)), ("?K", value(2, 0)), ("H", value(3, 1))];
-                let bindings: Bindings = symbols.map(|(s, n)| (s.into(), n)).into();
-                let sizes = [a, b, c].map(|d| usize::try_from(d.eval(&bindings).unwrap()).unwrap());
+                let value = |place: u32, least: i64| least + i / 4i64.pow(place) % 4;
+                let bindings = Bindings::from([
+                    ("N".into(), value(0, 1)),
+                    ("M".into(), value(1, 1)),
+                    ("?K".into(), value(2, 0)),
+                    ("H".into(), value(3, 1)),
+                ]);
+                let sizes = operands.map(|d| usize::try_from(d.eval(&bindings).unwrap()).unwrap());
                 let Ok(found) = broadcast_sizes(&[&sizes[..1], &sizes[1..2], &sizes[2..]]) else { continue };
-                assert_eq!(
-                    whole[0].eval(&bindings),
-                    Ok(found[0] as i64),
-                    "{a}, {b} and {c} at {bindings:?}: {}",
-                    whole[0]
-                );
+                assert_eq!(whole[0].eval(&bindings), Ok(found[0] as i64), "{operands:?} at {bindings:?}: {}", whole[0]);
                 tried += 1;
             }
         }
