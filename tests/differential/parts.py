@@ -292,7 +292,8 @@ def turned(g: Builder, x: Value) -> Value:
 
 def resized(g: Builder, x: Value) -> Value:
     rank = x.rank
-    factor = g.pick(2, 2, 3)
+    # thirds of integers fall to either side of a whole number as they are rounded
+    factor = g.pick(2, 2, 3) if x.dtype in FLOATS else 2
     shape = [*x.shape[:2], *[n * factor for n in x.shape[2:]]]
     scales = g.const(np.array([1, 1, *[factor] * (rank - 2)], np.float32))
     mode = g.pick("nearest", "nearest", "linear")
