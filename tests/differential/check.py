@@ -128,11 +128,12 @@ def turning_points(model: onnx.ModelProto) -> list[int]:
 
 
 def feeds(ort: onnxruntime.InferenceSession, points: list[int], rng: random.Random, attempt: int) -> dict[str, np.ndarray]:
-    """Inputs at a binding: symbols near a turning point, or small; the same name is the same size."""
+    """Inputs at a binding: symbols near a turning point, or small; the same name is the same size. Defaults may be replaced."""
     values = np.random.default_rng(rng.getrandbits(32))
     sizes: dict[str, int] = {}
     made = {}
-    for port in ort.get_inputs():
+    defaults = ort.get_overridable_initializers() if rng.random() < 0.5 else []
+    for port in [*ort.get_inputs(), *defaults]:
         shape = []
         for axis, s in enumerate(port.shape):
             if isinstance(s, int):

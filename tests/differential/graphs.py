@@ -70,6 +70,8 @@ def attempt(rng: random.Random) -> onnx.ModelProto:
     outputs = [live[-1]]
     if g.chance(0.25):
         outputs += [v for v in rng.sample(made, min(len(made), rng.choice((1, 1, 2)))) if v is not live[-1]]
+    if g.chance(0.03):  # an input or a constant as it is
+        outputs.append(g.pick(x, g.number(1, x, [2])))
     outputs = list({v.name: v for v in outputs}.values())
     rng.shuffle(outputs)
     return finish(g, outputs)
