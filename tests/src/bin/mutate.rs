@@ -82,6 +82,8 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     if seeds.is_empty() {
         return Err("name at least one model".into());
     }
+    // Standard output is lost if an allocation fails; the seed must not be.
+    eprintln!("seed {seed}");
     let held = ALLOCATOR.allocated();
     ALLOCATOR.set_limit(held + MEMORY).map_err(|()| "the memory in use exceeds the limit")?;
     std::panic::set_hook(Box::new(|p| eprintln!("{p}")));
@@ -113,10 +115,10 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
             Ok(Ok(outcome)) => counts[outcome as usize] += 1,
             Ok(Err(problem)) => {
                 failures += 1;
-                println!("case {case}: {problem}");
+                println!("seed {seed}, case {case}: {problem}");
             }
             Err(_) => {
-                println!("case {case}: no end after {seconds} s; seed {seed}");
+                println!("seed {seed}, case {case}: no end after {seconds} s");
                 return Ok(failures + 1);
             }
         }
@@ -127,7 +129,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     }
     let [refused, carried, rewritten] = counts;
     println!(
-        "{} cases: {refused} refused, {carried} carried in part, {rewritten} rewritten and lowered, {failures} failures; \
+        "seed {seed}, {} cases: {refused} refused, {carried} carried in part, {rewritten} rewritten and lowered, {failures} failures; \
          slowest {} ms (case {}), most memory {} MiB",
         last - first,
         slowest.0.as_millis(),
