@@ -13,7 +13,7 @@ use std::{
 };
 
 use convc_runtime::{
-    Constant, DType, Fact, Real, Tensor,
+    Constant, DType, Fact, Op, Real, Tensor,
     session::{Session, SessionOptions},
 };
 
@@ -105,6 +105,7 @@ impl Engine {
                     !(refused.contains(&id) || own && self.is_made(id))
                         && node.operands().iter().flatten().all(|o| foldable.contains(&o.node))
                         && small()
+                        && is_defined(&self.graph, id)
                 }
                 _ => false,
             };
@@ -262,6 +263,24 @@ fn constant_bytes(graph: &Graph, id: NodeId) -> usize {
         Kind::Constant(c) => c.bytes().len(),
         _ => 0,
     }
+}
+
+/// Whether ONNX says what an operator makes of its constants. What a Cast makes of a number beyond the integers of its type is left
+/// to whoever runs the model: machines differ. Its operand is folded before it is asked.
+fn is_defined(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let to = graph.dtype(Value { node: id, port: 0 });
+    let (Some(Op::Cast(_)), Some(to), Some(x)) = (node.op(), to, node.operands().first().copied().flatten()) else {
+        return true;
+    };
+    if !to.is_integer() || !graph.dtype(x).is_some_and(DType::is_float) {
+        return true;
+    }
+    let power = 2f64.powi(i32::try_from(to.bits()).unwrap_or(0));
+    let signed = matches!(to, DType::I8 | DType::I16 | DType::I32 | DType::I64);
+    let (low, high) = if signed { (-power / 2.0, power / 2.0) } else { (0.0, power) };
+    let values = graph.constant(x).and_then(|c| c.to_tensor().ok()?.to_f64s());
+    values.is_some_and(|v| v.iter().all(|v| (low..high).contains(&v.trunc())))
 }
 
 /// Whether an operator's result jumps where its floating-point operand changes by a rounding, or is rounded itself: the floor of
