@@ -8,3 +8,4 @@ pub mod mutate;
 pub mod oracle;
 pub mod random;
 pub mod rules;
+pub mod types;

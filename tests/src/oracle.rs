@@ -140,7 +140,10 @@ pub fn read<S: Number>(t: &Tensor) -> Array<S> {
         Data::Bool(v) => Elements::Int(v.iter().map(|&b| i64::from(b)).collect()),
         d => match S::of(d) {
             Some(v) => Elements::Real(v.to_vec()),
-            None => Elements::Int(t.to_i64s().expect("integers")),
+            None => match t.data() {
+                Data::U64(v) => Elements::Int(v.iter().map(|&v| v as i64).collect()),
+                _ => Elements::Int(t.to_i64s().expect("integers")),
+            },
         },
     };
     Array { shape, data }
@@ -151,6 +154,17 @@ pub fn read<S: Number>(t: &Tensor) -> Array<S> {
 /// # Errors
 /// A sentence that says which and why.
 pub fn run<S: Number>(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Array<S>>, String> {
+    run_with(graph, inputs, &|y, _, _| Ok(y))
+}
+
+/// What becomes of an operator's result, by its type and the operator's name.
+type Finish<'a, S> = &'a dyn Fn(Array<S>, DType, &str) -> Result<Array<S>, String>;
+
+fn run_with<S: Number>(
+    graph: &Graph,
+    inputs: &BTreeMap<String, Tensor>,
+    finish: Finish<'_, S>,
+) -> Result<Vec<Array<S>>, String> {
     let mut values: BTreeMap<Value, Array<S>> = BTreeMap::new();
     for id in graph.topological() {
         let node = graph.node(id);
@@ -163,14 +177,70 @@ pub fn run<S: Number>(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Resul
             Kind::Constant(c) => read(&c.to_tensor().map_err(|e| e.to_string())?),
             Kind::Op(op) => {
                 let operands: Vec<Option<&Array<S>>> = node.operands().iter().map(|o| o.map(|o| &values[&o])).collect();
-                let integers = graph.dtype(v).is_some_and(|d| !d.is_float());
-                ops::apply(op, &operands, integers).map_err(|e| format!("{}: {e}", op.name()))?
+                let name = op.name();
+                let dtype = graph.dtype(v);
+                let integers = dtype.is_some_and(|d| !d.is_float());
+                let y = ops::apply(op, &operands, integers).map_err(|e| format!("{name}: {e}"))?;
+                match dtype {
+                    Some(dtype) => finish(y, dtype, name).map_err(|e| format!("{name}: {e}"))?,
+                    None => y,
+                }
             }
             kind => return Err(format!("the oracle has no {}", kind.name())),
         };
         values.insert(v, result);
     }
     Ok(graph.outputs().iter().map(|o| values[&o.value].clone()).collect())
+}
+
+/// An integer as an element of this type, the bits of an unsigned one of 64 as a signed one.
+#[must_use]
+pub fn wrapped(v: i64, dtype: DType) -> i64 {
+    match dtype {
+        DType::I8 => i64::from(v as i8),
+        DType::I16 => i64::from(v as i16),
+        DType::I32 => i64::from(v as i32),
+        DType::U8 => i64::from(v as u8),
+        DType::U16 => i64::from(v as u16),
+        DType::U32 => i64::from(v as u32),
+        DType::Bool => i64::from(v != 0),
+        _ => v,
+    }
+}
+
+/// A tensor of integers, each [`wrapped`] in this type.
+#[must_use]
+pub fn integers(dtype: DType, shape: &[usize], v: &[i64]) -> Option<Tensor> {
+    macro_rules! of {
+        ($($variant:ident $t:ty),*) => {
+            match dtype {
+                $(DType::$variant => Tensor::new(shape, v.iter().map(|&x| x as $t).collect::<Vec<$t>>()).ok(),)*
+                _ => None,
+            }
+        };
+    }
+    of!(I8 i8, I16 i16, I32 i32, I64 i64, U8 u8, U16 u16, U32 u32, U64 u64)
+}
+
+/// The values of a graph's outputs with the arithmetic of its own types: integers wrap around, the result of every operator is
+/// rounded.
+///
+/// # Errors
+/// As [`run`], and for operators that order or divide unsigned integers of 64 bits.
+pub fn run_native(graph: &Graph, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Array<f64>>, String> {
+    run_with(graph, inputs, &|mut y: Array<f64>, dtype, op| {
+        if dtype == DType::U64 && ["Div", "Max", "Min", "Mod", "Pow"].contains(&op) {
+            return Err("the order of the bits is another".into());
+        }
+        match &mut y.data {
+            Elements::Int(v) => v.iter_mut().for_each(|v| *v = wrapped(*v, dtype)),
+            Elements::Real(v) => {
+                let rounded = Tensor::vector(v.clone()).rounded_to(dtype).to_f64s();
+                *v = rounded.ok_or("no numbers")?;
+            }
+        }
+        Ok(y)
+    })
 }
 
 /// Random inputs of a graph whose symbols have these values: multiples of 1/8.

@@ -201,6 +201,27 @@ fn tensor(rng: &mut Rng, t: &mut Text, least: i64) -> (String, Vec<String>) {
     (t.input(&shape), shape)
 }
 
+/// The value, or at this percentage one of it whose elements are not known to be finite.
+fn unbounded(rng: &mut Rng, t: &mut Text, x: String, percent: i64) -> String {
+    if rng.chance(percent) { t.op("Exp", &[&x], "") } else { x }
+}
+
+/// A map of `c` channels that is computed from `x`, whose elements are finite if those of `x` are that are read; now and then
+/// one of which that is not known.
+fn computed(rng: &mut Rng, t: &mut Text, x: String, c: i64, spatial: usize) -> String {
+    match rng.range(0, 7) {
+        0 => x,
+        1 => t.op("Exp", &[&x], ""),
+        _ => {
+            let kernel: Vec<i64> = [c, c].into_iter().chain(vec![1; spatial]).collect();
+            let w = t.random(&kernel);
+            let (ones, zeros) = (vec![1; spatial], vec![0; 2 * spatial]);
+            let window = format!("auto_pad=\"NOTSET\", dilations={ones:?}, group=1, pads={zeros:?}, strides={ones:?}");
+            t.op("Conv", &[&x, &w], &window)
+        }
+    }
+}
+
 /// The size that a text says, 1 for a symbol.
 fn fixed(d: &str) -> i64 {
     d.parse().unwrap_or(1)

@@ -18,6 +18,7 @@ use convc_tests::{
     oracle::Number,
     random::{self, Rng},
     rules::apply,
+    types,
 };
 
 /// How results are compared.
@@ -102,18 +103,18 @@ subjects! {
     pointwise_before_resize: "pointwise-before-resize" Float random::resize_conv;
     bn_into_product: "bn-into-product" Field random::normalised_product, rounding &["scale-is-sane"];
     avgpool_as_conv: "avgpool-as-conv" Float random::average_pool, rounding &["window-fits"];
-    conv_compose: "conv-compose" Field random::chain;
+    conv_compose: "conv-compose" Field random::chain, rounding &["finite-elements"];
     split_attention: "split-attention" Float random::attention;
-    branch_add: "branch-add" Field random::branches;
+    branch_add: "branch-add" Field random::branches, rounding &["finite-elements"];
     slice_out: "slice-out" Field random::slice_of_conv;
-    slice_in: "slice-in" Field random::conv_of_channels;
+    slice_in: "slice-in" Field random::conv_of_channels, rounding &["finite-elements"];
     map_slice: "map-slice" Float random::map_of_slice;
     slice_map: "slice-map" Float random::slice_of_map;
     stride_slice: "stride-slice" Field random::space_of_conv;
-    stride_in: "stride-in" Field random::conv_of_space;
+    stride_in: "stride-in" Field random::conv_of_space, rounding &["finite-elements"];
     tap_crop: "tap-crop" Field random::crop_taps;
     focus: "focus" Field random::blocks;
-    cat_out: "cat-out" Field random::cat_conv;
+    cat_out: "cat-out" Field random::cat_conv, rounding &["finite-elements"];
     concat_map: "concat-map" Float random::cat_maps;
     cat_group: "cat-group" Field random::cat_groups;
     cat_in_split: "cat-in-split" Field random::cat_in;
@@ -139,8 +140,8 @@ subjects! {
     mixed_conv_affine: "mixed-conv-affine" Float random::mixed_affine;
     mixed_conv_bias: "mixed-conv-bias" Field random::mixed_bias;
     mixed_conv_constant: "mixed-conv-constant" Float random::mixed_constant;
-    conv_behind_mixed: "conv-behind-mixed" Float |r| random::mixed_chain(r, true);
-    conv_before_mixed: "conv-before-mixed" Float |r| random::mixed_chain(r, false);
+    conv_behind_mixed: "conv-behind-mixed" Float |r| random::mixed_chain(r, true), rounding &["finite-elements"];
+    conv_before_mixed: "conv-before-mixed" Float |r| random::mixed_chain(r, false), rounding &["finite-elements"];
     conv_samples: "conv-samples" Field random::conv_samples;
     conv_of_folded_batch: "conv-of-folded-batch" Field random::folded_batch;
     constant_of_batch: "constant-of-batch" Field random::constant_rows;
@@ -153,6 +154,34 @@ fn every_rule_is_tried() {
     let tried: BTreeSet<&str> = SUBJECTS.iter().map(|s| s.rule).collect();
     let registered: BTreeSet<&str> = registry::all().iter().map(|r| r.name).collect();
     assert_eq!(tried, registered, "SUBJECTS lists every registered rule, with a generator of its left side");
+}
+
+/// At every element type that a rule declares it fires, and gives what the oracle gives at that type; at others it does not.
+#[test]
+fn every_rule_at_every_type() {
+    let wanted = 12;
+    let mut problems = Vec::new();
+    for s in SUBJECTS {
+        let rule = registry::find(s.rule).expect("the rule is registered");
+        let declared = types::declared(rule.types);
+        for dtype in types::tried() {
+            let most = if declared.contains(&dtype) { 2000 } else { 60 };
+            match types::at_type(rule, s.generate, dtype, wanted, most) {
+                Err(e) => problems.push(e),
+                Ok(at) if declared.contains(&dtype) && at.compared == 0 => {
+                    problems.push(format!("{} never fires at {dtype}, which it declares: {at:?}", rule.name));
+                }
+                Ok(at) if !declared.contains(&dtype) && at.fired > 0 => {
+                    problems.push(format!("{} fires at {dtype}, which it does not declare", rule.name));
+                }
+                Ok(at) if at.stopped > 0 => {
+                    println!("{} at {dtype}, forced: {} of {} equal", rule.name, at.equal, at.stopped);
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 /// What became of the candidates of one condition.

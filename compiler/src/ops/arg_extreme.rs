@@ -10,6 +10,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for ArgExtreme {
     const READS: &'static [&'static str] = ArgExtremeKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("ArgMax", 1, types![I64]),
+        ("ArgMin", 1, types![I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind =

@@ -11,6 +11,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for AveragePool {
     const READS: &'static [&'static str] = &["AveragePool"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("AveragePool", 7, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

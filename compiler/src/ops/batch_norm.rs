@@ -16,6 +16,9 @@ pub(super) fn write_epsilon(epsilon: f32) -> Vec<(&'static str, AttrValue)> {
 
 impl OnnxOperator for BatchNormalization {
     const READS: &'static [&'static str] = &["BatchNormalization"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("BatchNormalization", 7, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let names = ["X", "scale", "B", "input_mean", "input_var"];

@@ -10,6 +10,17 @@ use crate::ir::Value;
 
 impl OnnxOperator for Binary {
     const READS: &'static [&'static str] = BinaryKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Add", 7, types![F32, F64, F16, I32, I64, U32, U64]),
+        ("Add", 14, types![I8, I16, U8, U16]),
+        ("Sub", 7, types![F32, F64, F16, I32, I64, U32, U64]),
+        ("Sub", 14, types![I8, I16, U8, U16]),
+        ("Mul", 7, types![F32, F64, F16, I32, I64, U32, U64]),
+        ("Mul", 14, types![I8, I16, U8, U16]),
+        ("Div", 7, types![F32, F64, F16, I32, I64, U32, U64]),
+        ("Div", 14, types![I8, I16, U8, U16]),
+        ("PRelu", 7, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = BinaryKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;

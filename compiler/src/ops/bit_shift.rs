@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for BitShift {
     const READS: &'static [&'static str] = &["BitShift"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("BitShift", 11, types![U8, U16, U32, U64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let text = node.string("direction")?.unwrap_or_default();

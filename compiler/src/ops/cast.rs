@@ -12,6 +12,10 @@ pub(super) fn dtype_attr(dtype: DType) -> AttrValue {
 
 impl OnnxOperator for Cast {
     const READS: &'static [&'static str] = &["Cast", "CastLike"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Cast", 6, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+        ("CastLike", 15, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;

@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for CenterCropPad {
     const READS: &'static [&'static str] = &["CenterCropPad"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("CenterCropPad", 18, types![F32, F64, F16, BF16, I8, I32, I64, U8, U32, U64, Bool]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input_data")?), Some(node.required(1, "shape")?)];

@@ -7,6 +7,11 @@ use crate::ir::Value;
 
 impl OnnxOperator for Clip {
     const READS: &'static [&'static str] = &["Clip"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Clip", 6, types![F32, BF16]),
+        ("Clip", 12, types![F64, F16, I8, I32, I64, U8, U32, U64]),
+        ("Clip", 13, types![I16, U16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         if node.opset() >= 11 {

@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Col2Im {
     const READS: &'static [&'static str] = &["Col2Im"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Col2Im", 18, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![

@@ -10,6 +10,13 @@ use crate::ir::Value;
 
 impl OnnxOperator for Compare {
     const READS: &'static [&'static str] = CompareKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Equal", 7, types![Bool]),
+        ("Greater", 7, types![Bool]),
+        ("Less", 7, types![Bool]),
+        ("GreaterOrEqual", 12, types![Bool]),
+        ("LessOrEqual", 12, types![Bool]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = CompareKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;

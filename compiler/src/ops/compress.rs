@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for NonZero {
     const READS: &'static [&'static str] = &["NonZero"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("NonZero", 1, types![I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;
@@ -24,6 +27,9 @@ impl OnnxOperator for NonZero {
 
 impl OnnxOperator for Compress {
     const READS: &'static [&'static str] = &["Compress"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Compress", 9, types![F32, F64, F16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input")?), Some(node.required(1, "condition")?)];

@@ -24,6 +24,9 @@ pub(super) fn axis_attr(node: &NodeWriter<'_>, axis: i64, since: i64, default: i
 
 impl OnnxOperator for Concat {
     const READS: &'static [&'static str] = &["Concat"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Concat", 4, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let Some(axis) = node.int("axis")? else {

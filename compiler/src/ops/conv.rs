@@ -95,6 +95,9 @@ pub(super) fn read_kernel(node: &mut NodeReader<'_>) -> Result<Vec<i64>, ImportE
 
 impl OnnxOperator for Conv {
     const READS: &'static [&'static str] = &["Conv"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Conv", 1, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, w) = (node.required(0, "X")?, node.required(1, "W")?);

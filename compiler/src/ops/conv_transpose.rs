@@ -31,6 +31,9 @@ fn explicit_padding(op: &mut ConvTranspose, kernel: &[i64], input: Option<&[usiz
 
 impl OnnxOperator for ConvTranspose {
     const READS: &'static [&'static str] = &["ConvTranspose"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("ConvTranspose", 1, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, w) = (node.required(0, "X")?, node.required(1, "W")?);

@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Cumulative {
     const READS: &'static [&'static str] = CumulativeKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("CumSum", 11, types![F32, F64, F16, I32, I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind =

@@ -30,6 +30,10 @@ fn write(node: &mut NodeWriter<'_>, op_type: &str, block: i64, mode: DepthMode, 
 
 impl OnnxOperator for DepthToSpace {
     const READS: &'static [&'static str] = &["DepthToSpace"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("DepthToSpace", 1, types![F32, F64, F16]),
+        ("DepthToSpace", 11, types![I8, U8]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, blocksize, mode) = read(node)?;
@@ -43,6 +47,9 @@ impl OnnxOperator for DepthToSpace {
 
 impl OnnxOperator for SpaceToDepth {
     const READS: &'static [&'static str] = &["SpaceToDepth"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("SpaceToDepth", 1, types![F32, F64, F16, I8, U8]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, blocksize, mode) = read(node)?;

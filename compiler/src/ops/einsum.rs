@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Einsum {
     const READS: &'static [&'static str] = &["Einsum"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Einsum", 12, types![F32, F64, F16, I32, I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let equation =

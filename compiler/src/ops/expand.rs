@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Expand {
     const READS: &'static [&'static str] = &["Expand"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Expand", 8, types![F32, F64, F16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, shape) = (node.required(0, "input")?, node.required(1, "shape")?);
@@ -23,6 +26,9 @@ impl OnnxOperator for Expand {
 
 impl OnnxOperator for Tile {
     const READS: &'static [&'static str] = &["Tile"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Tile", 6, types![F32, F64, F16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, repeats) = (node.required(0, "input")?, node.required(1, "repeats")?);

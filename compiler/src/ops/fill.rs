@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for ConstantOfShape {
     const READS: &'static [&'static str] = &["ConstantOfShape"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("ConstantOfShape", 9, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let shape = node.required(0, "input")?;
@@ -39,6 +42,9 @@ impl OnnxOperator for ConstantOfShape {
 
 impl OnnxOperator for Range {
     const READS: &'static [&'static str] = &["Range"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Range", 11, types![F32, F64, I16, I32, I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         if let Some(stash) = node.int("stash_type")?.filter(|&s| s != 1) {
@@ -62,6 +68,9 @@ impl OnnxOperator for Range {
 
 impl OnnxOperator for EyeLike {
     const READS: &'static [&'static str] = &["EyeLike"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("EyeLike", 9, types![F32, F64, F16, I32, I64, U64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;

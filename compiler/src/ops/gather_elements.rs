@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for GatherElements {
     const READS: &'static [&'static str] = &["GatherElements"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("GatherElements", 11, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, indices) = (node.required(0, "data")?, node.required(1, "indices")?);
@@ -26,6 +29,9 @@ impl OnnxOperator for GatherElements {
 
 impl OnnxOperator for GatherND {
     const READS: &'static [&'static str] = &["GatherND"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("GatherND", 11, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, indices) = (node.required(0, "data")?, node.required(1, "indices")?);

@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Gelu {
     const READS: &'static [&'static str] = &["Gelu"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Gelu", 20, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

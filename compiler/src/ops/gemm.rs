@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Gemm {
     const READS: &'static [&'static str] = &["Gemm"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Gemm", 7, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let alpha = node.float("alpha")?.unwrap_or(1.0);

@@ -10,6 +10,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for GlobalPool {
     const READS: &'static [&'static str] = GlobalPoolKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("GlobalAveragePool", 1, types![F32, F16]),
+        ("GlobalMaxPool", 1, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = GlobalPoolKind::from_text(node.op_type())

@@ -39,6 +39,9 @@ fn gathered(c: &Constant, groups: usize) -> Option<Tensor> {
 
 impl OnnxOperator for GroupNormalization {
     const READS: &'static [&'static str] = &["GroupNormalization"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("GroupNormalization", 18, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let mut operands = vec![

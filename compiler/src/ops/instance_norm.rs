@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for InstanceNormalization {
     const READS: &'static [&'static str] = &["InstanceNormalization"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("InstanceNormalization", 6, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![

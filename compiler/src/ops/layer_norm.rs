@@ -31,6 +31,9 @@ fn write_axis(axis: i64, attrs: &mut Vec<(&'static str, AttrValue)>) {
 
 impl OnnxOperator for LayerNormalization {
     const READS: &'static [&'static str] = &["LayerNormalization"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("LayerNormalization", 1, types![F32, F64, F16, BF16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "X")?), Some(node.required(1, "Scale")?), node.operand(2)];
@@ -53,6 +56,9 @@ impl OnnxOperator for LayerNormalization {
 
 impl OnnxOperator for RMSNormalization {
     const READS: &'static [&'static str] = &["RMSNormalization"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("RMSNormalization", 23, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "X")?), Some(node.required(1, "scale")?)];

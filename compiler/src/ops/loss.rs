@@ -13,6 +13,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for Loss {
     const READS: &'static [&'static str] = LossKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("NegativeLogLikelihoodLoss", 12, types![F32, F64, F16]),
+        ("SoftmaxCrossEntropyLoss", 12, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = LossKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;

@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for LpNormalization {
     const READS: &'static [&'static str] = &["LpNormalization"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("LpNormalization", 1, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;

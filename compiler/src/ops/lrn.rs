@@ -11,6 +11,9 @@ const BIAS: f32 = 1.0;
 
 impl OnnxOperator for LRN {
     const READS: &'static [&'static str] = &["LRN"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("LRN", 1, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

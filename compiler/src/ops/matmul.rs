@@ -7,6 +7,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for MatMul {
     const READS: &'static [&'static str] = &["MatMul"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("MatMul", 1, types![F32, F64, F16]),
+        ("MatMul", 9, types![I32, I64, U32, U64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = node.operands().to_vec();

@@ -56,6 +56,11 @@ impl PoolAttrs<'_> {
 
 impl OnnxOperator for MaxPool {
     const READS: &'static [&'static str] = &["MaxPool"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("MaxPool", 1, types![F32, F16]),
+        ("MaxPool", 8, types![F64]),
+        ("MaxPool", 12, types![I8, U8]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

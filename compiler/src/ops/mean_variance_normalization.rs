@@ -7,6 +7,7 @@ use crate::ir::Value;
 
 impl OnnxOperator for MeanVarianceNormalization {
     const READS: &'static [&'static str] = &["MeanVarianceNormalization"];
+    const EXECUTED: &'static [super::Executed] = &[];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

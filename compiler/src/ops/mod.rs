@@ -15,9 +15,9 @@ pub use reader::{ImportError, NodeReader};
 pub use sequence::makes_sequence;
 pub use writer::{ExportError, NodeWriter, Operand};
 
-use convc_runtime::{Op, ops};
+use convc_runtime::{DType, Op, ops};
 
-use crate::ir::Value;
+use crate::{ir::Value, rewrite::types::Types};
 
 /// Reading and writing one type of operator.
 pub trait OnnxOperator: ops::Operator {
@@ -26,6 +26,10 @@ pub trait OnnxOperator: ops::Operator {
 
     /// The ONNX names that [`OnnxOperator::from_onnx`] reads.
     const READS: &'static [&'static str];
+
+    /// At which element types of its first output ONNX Runtime's CPU provider executes each of these names, and from which opset
+    /// on; nothing for operators of another domain, which are written out. Filled by `tests/conformance/executed.py`.
+    const EXECUTED: &'static [Executed];
 
     /// Adds to the graph what the node means, in the newest form, and returns its outputs.
     ///
@@ -41,8 +45,16 @@ pub trait OnnxOperator: ops::Operator {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError>;
 }
 
+/// An ONNX name, an opset, and the element types that are executed from it on.
+pub type Executed = (&'static str, i64, Types);
+
 /// [`OnnxOperator::from_onnx`] of some operator.
 pub type Reader = fn(&mut NodeReader<'_>) -> Result<Vec<Value>, ImportError>;
+
+/// The set of these element types.
+macro_rules! types {
+    ($($dtype:ident),*) => { $crate::rewrite::types::Types::of(&[$(convc_runtime::DType::$dtype),*]) };
+}
 
 macro_rules! operators {
     ($($module:ident: $($variant:ident),+;)*) => {
@@ -65,6 +77,16 @@ macro_rules! operators {
             let mut names = [$($(<ops::$variant as OnnxOperator>::READS),+),*, &sequence::READS].concat();
             names.sort_unstable();
             names
+        }
+
+        /// Whether ONNX Runtime's CPU provider executes `op` with results of this type in a model of this opset.
+        #[must_use]
+        pub fn is_executed(op: &Op, dtype: DType, opset: i64) -> bool {
+            match op { $($(Op::$variant(op) => {
+                let executed = <ops::$variant as OnnxOperator>::EXECUTED;
+                let here = |e: &Executed| e.0 == ops::Operator::name(op) && e.1 <= opset && e.2.contains(dtype);
+                !<ops::$variant as OnnxOperator>::DOMAIN.is_empty() || executed.iter().any(here)
+            })+)* }
         }
 
         /// Writes `op`; see [`OnnxOperator::to_onnx`].

@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Mod {
     const READS: &'static [&'static str] = &["Mod"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Mod", 10, types![F32, F64, F16, I8, I16, I32, I64, U8, U16, U32, U64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let fmod = node.int("fmod")?.unwrap_or(0) != 0;

@@ -10,6 +10,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for Negation {
     const READS: &'static [&'static str] = NegationKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Not", 1, types![Bool]),
+        ("BitwiseNot", 18, types![I8, I16, I32, I64, U8, U16, U32, U64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = NegationKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;

@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for OneHot {
     const READS: &'static [&'static str] = &["OneHot"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("OneHot", 9, types![F32, F16, I32, I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![

@@ -10,6 +10,12 @@ use crate::ir::Value;
 
 impl OnnxOperator for Pad {
     const READS: &'static [&'static str] = &["Pad"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Pad", 2, types![F32, F64, F16]),
+        ("Pad", 11, types![I8, I32, I64, U8, U32, U64]),
+        ("Pad", 13, types![Bool]),
+        ("Pad", 21, types![BF16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "data")?;

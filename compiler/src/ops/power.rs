@@ -7,6 +7,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for Pow {
     const READS: &'static [&'static str] = &["Pow"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Pow", 7, types![F32, F64, F16]),
+        ("Pow", 12, types![I32, I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = node.operands().to_vec();

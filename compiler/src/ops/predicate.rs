@@ -10,6 +10,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for Predicate {
     const READS: &'static [&'static str] = PredicateKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("IsNaN", 9, types![Bool]),
+        ("IsInf", 10, types![Bool]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind =

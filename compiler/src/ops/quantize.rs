@@ -60,6 +60,9 @@ fn axis(node: &mut NodeReader<'_>) -> Result<i64, ImportError> {
 
 impl OnnxOperator for QuantizeLinear {
     const READS: &'static [&'static str] = &["QuantizeLinear"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("QuantizeLinear", 10, types![I8, I16, U8, U16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let axis = axis(node)?;
@@ -81,6 +84,9 @@ impl OnnxOperator for QuantizeLinear {
 
 impl OnnxOperator for DequantizeLinear {
     const READS: &'static [&'static str] = &["DequantizeLinear"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("DequantizeLinear", 10, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let axis = axis(node)?;
@@ -99,6 +105,9 @@ impl OnnxOperator for DequantizeLinear {
 
 impl OnnxOperator for DynamicQuantizeLinear {
     const READS: &'static [&'static str] = &["DynamicQuantizeLinear"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("DynamicQuantizeLinear", 11, types![U8]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = node.operands().to_vec();

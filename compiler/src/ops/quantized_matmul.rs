@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for MatMulInteger {
     const READS: &'static [&'static str] = &["MatMulInteger"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("MatMulInteger", 10, types![I32]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = node.operands().to_vec();
@@ -24,6 +27,9 @@ impl OnnxOperator for MatMulInteger {
 
 impl OnnxOperator for QLinearMatMul {
     const READS: &'static [&'static str] = &["QLinearMatMul"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("QLinearMatMul", 10, types![I8, U8]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = node.operands().to_vec();

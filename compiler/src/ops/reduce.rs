@@ -15,6 +15,22 @@ fn operand_since(kind: ReduceKind) -> i64 {
 
 impl OnnxOperator for Reduce {
     const READS: &'static [&'static str] = ReduceKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("ReduceSum", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceMean", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceMax", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceMax", 12, types![I8, U8]),
+        ("ReduceMax", 20, types![Bool]),
+        ("ReduceMin", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceMin", 12, types![I8, U8]),
+        ("ReduceMin", 20, types![Bool]),
+        ("ReduceProd", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceL1", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceL2", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceLogSum", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceLogSumExp", 1, types![F32, F64, F16, I32, I64]),
+        ("ReduceSumSquare", 1, types![F32, F64, F16, I32, I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = ReduceKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;

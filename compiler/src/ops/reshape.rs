@@ -38,6 +38,9 @@ pub(super) fn write_axes(node: &mut NodeWriter<'_>, op_type: &str, since: i64) -
 
 impl OnnxOperator for Reshape {
     const READS: &'static [&'static str] = &["Reshape"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Reshape", 1, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, shape) = (node.required(0, "data")?, node.required(1, "shape")?);
@@ -63,6 +66,9 @@ impl OnnxOperator for Reshape {
 
 impl OnnxOperator for Flatten {
     const READS: &'static [&'static str] = &["Flatten"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Flatten", 1, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;
@@ -83,6 +89,9 @@ impl OnnxOperator for Flatten {
 
 impl OnnxOperator for Squeeze {
     const READS: &'static [&'static str] = &["Squeeze"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Squeeze", 1, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "data")?;
@@ -97,6 +106,9 @@ impl OnnxOperator for Squeeze {
 
 impl OnnxOperator for Unsqueeze {
     const READS: &'static [&'static str] = &["Unsqueeze"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Unsqueeze", 1, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "data")?;
@@ -111,6 +123,10 @@ impl OnnxOperator for Unsqueeze {
 
 impl OnnxOperator for Identity {
     const READS: &'static [&'static str] = &["Identity", "Dropout"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Identity", 1, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+        ("Dropout", 7, types![F32, F64, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;

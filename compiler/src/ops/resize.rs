@@ -31,6 +31,9 @@ fn nonempty(node: &NodeReader<'_>, index: usize) -> Option<Value> {
 
 impl OnnxOperator for Resize {
     const READS: &'static [&'static str] = &["Resize", "Upsample"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Resize", 10, types![F32, F16, I8, I32, U8]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for ReverseSequence {
     const READS: &'static [&'static str] = &["ReverseSequence"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("ReverseSequence", 10, types![F32, F64, F16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input")?), Some(node.required(1, "sequence_lens")?)];

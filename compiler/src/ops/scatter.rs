@@ -36,6 +36,9 @@ fn three(node: &NodeReader<'_>) -> Result<Vec<Option<Value>>, ImportError> {
 
 impl OnnxOperator for ScatterElements {
     const READS: &'static [&'static str] = &["ScatterElements", "Scatter"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("ScatterElements", 11, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = three(node)?;
@@ -55,6 +58,9 @@ impl OnnxOperator for ScatterElements {
 
 impl OnnxOperator for ScatterND {
     const READS: &'static [&'static str] = &["ScatterND"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("ScatterND", 11, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = three(node)?;
@@ -71,6 +77,9 @@ impl OnnxOperator for ScatterND {
 
 impl OnnxOperator for TensorScatter {
     const READS: &'static [&'static str] = &["TensorScatter"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("TensorScatter", 24, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "past_cache")?), Some(node.required(1, "update")?), node.operand(2)];

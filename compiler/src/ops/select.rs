@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Where {
     const READS: &'static [&'static str] = &["Where"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Where", 9, types![F32, F64, F16, I8, I32, I64, U8, U32, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![

@@ -10,6 +10,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Shape {
     const READS: &'static [&'static str] = &["Shape"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Shape", 1, types![I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "data")?;
@@ -49,6 +52,9 @@ impl OnnxOperator for Shape {
 
 impl OnnxOperator for Size {
     const READS: &'static [&'static str] = &["Size"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Size", 1, types![I64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "data")?;

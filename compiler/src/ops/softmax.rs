@@ -19,6 +19,11 @@ fn alone(shape: Option<&[Dim]>, axis: i64) -> bool {
 
 impl OnnxOperator for Softmax {
     const READS: &'static [&'static str] = SoftmaxKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Softmax", 1, types![F32, F64, F16]),
+        ("LogSoftmax", 1, types![F32, F64, F16]),
+        ("Hardmax", 1, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind =

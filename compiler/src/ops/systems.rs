@@ -73,6 +73,7 @@ fn write(op: &impl Operator, node: &mut NodeWriter<'_>) -> Result<(), ExportErro
 impl OnnxOperator for DOConv {
     const DOMAIN: &'static str = DOMAIN;
     const READS: &'static [&'static str] = &["DOConv"];
+    const EXECUTED: &'static [super::Executed] = &[];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kernel_shape = node.ints("kernel_shape")?;
@@ -89,6 +90,7 @@ impl OnnxOperator for DOConv {
 impl OnnxOperator for MixedConv {
     const DOMAIN: &'static str = DOMAIN;
     const READS: &'static [&'static str] = MixedConvKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind =
@@ -105,6 +107,7 @@ impl OnnxOperator for MixedConv {
 impl OnnxOperator for GhostModule {
     const DOMAIN: &'static str = DOMAIN;
     const READS: &'static [&'static str] = &["GhostModule"];
+    const EXECUTED: &'static [super::Executed] = &[];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let out_channels = node.int("out_channels")?;
@@ -126,6 +129,7 @@ impl OnnxOperator for GhostModule {
 impl OnnxOperator for SCConv {
     const DOMAIN: &'static str = DOMAIN;
     const READS: &'static [&'static str] = &["SCConv"];
+    const EXECUTED: &'static [super::Executed] = &[];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let pool_size = node.int("pool_size")?.unwrap_or(4);
@@ -141,6 +145,7 @@ impl OnnxOperator for SCConv {
 impl OnnxOperator for SplitAttention {
     const DOMAIN: &'static str = DOMAIN;
     const READS: &'static [&'static str] = &["SplitAttention"];
+    const EXECUTED: &'static [super::Executed] = &[];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let radix = node.int("radix")?.unwrap_or(2);
@@ -158,6 +163,7 @@ impl OnnxOperator for SplitAttention {
 impl OnnxOperator for Involution {
     const DOMAIN: &'static str = DOMAIN;
     const READS: &'static [&'static str] = &["Involution"];
+    const EXECUTED: &'static [super::Executed] = &[];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kernel_shape = node.ints("kernel_shape")?;

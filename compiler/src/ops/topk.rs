@@ -7,6 +7,10 @@ use crate::ir::Value;
 
 impl OnnxOperator for TopK {
     const READS: &'static [&'static str] = &["TopK"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("TopK", 1, types![F32, F64, F16]),
+        ("TopK", 11, types![I8, I16, I32, I64, U8]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Transpose {
     const READS: &'static [&'static str] = &["Transpose"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Transpose", 1, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64, Bool, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "data")?;

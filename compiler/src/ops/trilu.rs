@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Trilu {
     const READS: &'static [&'static str] = &["Trilu"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Trilu", 14, types![F32, F64, F16, I32, I64, Bool]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input")?), node.operand(1)];

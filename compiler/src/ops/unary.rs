@@ -35,6 +35,46 @@ fn first_opset(kind: UnaryKind) -> i64 {
 
 impl OnnxOperator for Unary {
     const READS: &'static [&'static str] = UnaryKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Relu", 6, types![F32, F64, F16]),
+        ("Relu", 14, types![I8, I32]),
+        ("LeakyRelu", 6, types![F32, F16]),
+        ("Elu", 6, types![F32, F16]),
+        ("Selu", 6, types![F32, F16]),
+        ("Celu", 12, types![F32]),
+        ("ThresholdedRelu", 1, types![F32, F16]),
+        ("HardSigmoid", 6, types![F32, F16]),
+        ("HardSwish", 14, types![F32, F16]),
+        ("Sigmoid", 6, types![F32, F64, F16]),
+        ("Softplus", 1, types![F32, F16]),
+        ("Softsign", 1, types![F32, F16]),
+        ("Tanh", 6, types![F32, F64, F16]),
+        ("Mish", 18, types![F32, F16]),
+        ("Swish", 24, types![F32, F64, F16]),
+        ("Erf", 9, types![F32, F16]),
+        ("Exp", 6, types![F32, F64, F16]),
+        ("Log", 6, types![F32, F64, F16]),
+        ("Sqrt", 6, types![F32, F64, F16]),
+        ("Reciprocal", 6, types![F32, F64, F16]),
+        ("Neg", 6, types![F32, F64, F16, I8, I16, I32, I64]),
+        ("Abs", 6, types![F32, F64, F16, I8, I16, I32, I64, U8, U16, U32, U64]),
+        ("Sign", 9, types![F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64]),
+        ("Floor", 6, types![F32, F64, F16]),
+        ("Ceil", 6, types![F32, F64, F16]),
+        ("Round", 11, types![F32, F64, F16]),
+        ("Sin", 7, types![F32, F64, F16]),
+        ("Cos", 7, types![F32, F64, F16]),
+        ("Tan", 7, types![F32, F16]),
+        ("Asin", 7, types![F32, F16]),
+        ("Acos", 7, types![F32, F16]),
+        ("Atan", 7, types![F32, F16]),
+        ("Sinh", 9, types![F32, F16]),
+        ("Cosh", 9, types![F32, F16]),
+        ("Asinh", 9, types![F32, F16]),
+        ("Acosh", 9, types![F32, F16]),
+        ("Atanh", 9, types![F32, F16]),
+        ("Shrink", 9, types![F32, F64, F16, I8, I16, I32, I64, U8, U16, U32, U64]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = UnaryKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;

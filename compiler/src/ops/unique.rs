@@ -7,6 +7,9 @@ use crate::ir::Value;
 
 impl OnnxOperator for Unique {
     const READS: &'static [&'static str] = &["Unique"];
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Unique", 11, types![F32, F64, F16, I8, I64, Str]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;

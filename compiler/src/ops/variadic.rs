@@ -16,6 +16,16 @@ fn same_shapes(node: &NodeWriter<'_>) -> bool {
 
 impl OnnxOperator for Variadic {
     const READS: &'static [&'static str] = VariadicKind::TEXTS;
+    const EXECUTED: &'static [super::Executed] = &[
+        ("Max", 6, types![F32]),
+        ("Max", 8, types![F64]),
+        ("Max", 12, types![F16, I8, I32, I64, U8, U32, U64]),
+        ("Min", 6, types![F32]),
+        ("Min", 8, types![F64]),
+        ("Min", 12, types![F16, I8, I32, I64, U8, U32, U64]),
+        ("Sum", 6, types![F32, F64, F16]),
+        ("Mean", 6, types![F32, F16]),
+    ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let kind = VariadicKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;

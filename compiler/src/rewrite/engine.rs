@@ -9,14 +9,15 @@ use convc_runtime::Op;
 
 use super::{
     RewriteError,
-    terms::{Head, OpId, TermId, Terms},
+    elements::is_read_whole,
+    terms::{Head, INPUT, OpId, TermId, Terms},
 };
 use crate::ir::{Graph, Kind, NodeId, Origin, Value};
 
 /// One recorded step: two terms are equal, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The rule, or one of the engine's own: `fold-constants`, `merge-duplicates`.
+    /// The rule, or one of the engine's own: `fold-constants`, `fold-weights`, `merge-duplicates`.
     pub rule: String,
     /// The region it belongs to; `None` for steps on the whole graph.
     pub region: Option<usize>,
@@ -60,6 +61,8 @@ pub struct Engine {
     constants: HashMap<NodeId, TermId>,
     /// The numbers of the nodes' operators, which never change either.
     op_ids: HashMap<NodeId, OpId>,
+    /// The nodes that rules brought in, whose constants are weights that they combine as real numbers.
+    made: BTreeSet<NodeId>,
     /// The operators of the nodes as read, by the origin that names them.
     operators: BTreeMap<Origin, String>,
 }
@@ -78,6 +81,7 @@ impl Engine {
             originated: HashMap::new(),
             constants: HashMap::new(),
             op_ids: HashMap::new(),
+            made: BTreeSet::new(),
             operators: BTreeMap::new(),
         };
         for id in engine.graph.nodes() {
@@ -122,7 +126,8 @@ impl Engine {
                     let x = node.operands().first().copied().flatten().map(|x| self.term_of[&x]);
                     let part = x.and_then(|x| super::split::term_of_part(&self.graph, &mut self.terms, id, port, x));
                     let name = self.name_of_value(v, kind);
-                    part.unwrap_or_else(|| self.terms.value(name, fact.cloned()))
+                    let whole = matches!(kind, Kind::Input) && is_read_whole(&self.graph, v);
+                    part.unwrap_or_else(|| self.terms.value_read(name, fact.cloned(), whole))
                 }
             };
             let origins = &node.origins;
@@ -157,7 +162,7 @@ impl Engine {
     fn name_of_value(&self, v: Value, kind: &Kind) -> Arc<str> {
         // The node's handle makes the name unique; inputs are known by theirs.
         match kind {
-            Kind::Input => format!("input:{}", self.graph.value_name(v).unwrap_or_default()).into(),
+            Kind::Input => format!("{INPUT}{}", self.graph.value_name(v).unwrap_or_default()).into(),
             _ => format!("{}:{}:{}", kind.name(), v.node, v.port).into(),
         }
     }
@@ -169,6 +174,11 @@ impl Engine {
     #[must_use]
     pub fn term(&self, v: Value) -> TermId {
         self.term_of[&v]
+    }
+
+    /// Whether a node was brought in by a rule.
+    pub(super) fn is_made(&self, id: NodeId) -> bool {
+        self.made.contains(&id)
     }
 
     /// The value that a term has in the graph, if it has one.
@@ -216,6 +226,7 @@ impl Engine {
                         term: t.to_string(),
                         source,
                     })?;
+                    self.made.insert(id);
                     Value { node: id, port: 0 }
                 }
                 Head::Value(name) => return Err(RewriteError::Lost { value: name.to_string() }),

@@ -1,4 +1,11 @@
-//! Folding: what is computed from constants alone is computed now, in f64 and rounded once unless every bit must stay.
+//! Folding: what is computed from constants alone is computed now.
+//!
+//! There are two kinds of it. What the *model* computes from its constants is computed as a run would do it: every operator at
+//! the types of the model, so that a Cast rounds, a sum overflows and a quotient is truncated (`fold-constants`). What *rules*
+//! compute from weights is algebra over the reals that no model asked for: it is computed in f64 and rounded once, to the type of
+//! the result (`fold-weights`). A value of the second kind is computed at the types of the model too if every bit must stay, if
+//! an operator of the model takes part in it, or if one of its operators jumps where its operand changes by a rounding. Rules see
+//! to it that what they build is finite in its type ([`super::magnitude`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +13,7 @@ use std::{
 };
 
 use convc_runtime::{
-    Constant, DType, Fact, Real, Tensor,
+    Constant, DType, Fact, Op, Real, Tensor,
     session::{Session, SessionOptions},
 };
 
@@ -68,25 +75,25 @@ impl Engine {
             let v = Value { node: id, port: 0 };
             let Some(fact) = self.graph.fact(v) else { continue };
             let Some(constant) = known_constant(fact) else { continue };
-            self.put(v, &constant)?;
+            self.put(v, &constant, FOLD_CONSTANTS)?;
             folded += 1;
         }
         self.graph.remove_dead();
         Ok(folded)
     }
 
-    fn put(&mut self, v: Value, constant: &Constant) -> Result<(), RewriteError> {
+    fn put(&mut self, v: Value, constant: &Constant, rule: &str) -> Result<(), RewriteError> {
         let term = self.term(v);
         let rhs = self.terms.constant(constant);
         let origins = self.terms.get(term).origins.clone();
         self.terms.derive_origins(term, rhs);
         self.terms.add_origins(rhs, origins);
-        self.steps.push(Step { rule: "fold-constants".into(), region: None, lhs: term, rhs, conditions: Vec::new() });
+        self.steps.push(Step { rule: rule.into(), region: None, lhs: term, rhs, conditions: Vec::new() });
         self.replace(v, rhs)
     }
 
-    /// The nodes that can be computed now, and their values that are used by others.
-    fn candidates(&self, limits: FoldLimits, refused: &BTreeSet<NodeId>) -> (BTreeSet<NodeId>, Vec<Value>) {
+    /// The nodes that can be computed now, and their values that are used by others: the model's own nodes alone, or all.
+    fn candidates(&self, limits: FoldLimits, refused: &BTreeSet<NodeId>, own: bool) -> (BTreeSet<NodeId>, Vec<Value>) {
         let order = self.graph.topological();
         let mut foldable: BTreeSet<NodeId> = BTreeSet::new();
         for &id in &order {
@@ -95,9 +102,10 @@ impl Engine {
             let now = match &node.kind {
                 Kind::Constant(c) => c.dtype().is_executed(),
                 Kind::Op(_) => {
-                    !refused.contains(&id)
+                    !(refused.contains(&id) || own && self.is_made(id))
                         && node.operands().iter().flatten().all(|o| foldable.contains(&o.node))
                         && small()
+                        && is_defined(&self.graph, id)
                 }
                 _ => false,
             };
@@ -117,6 +125,13 @@ impl Engine {
             })
             .collect();
         (foldable, roots)
+    }
+
+    /// Whether rules alone made a value of constants, by operators that follow small changes of their operands.
+    fn is_weight(&self, v: Value) -> bool {
+        cone(&self.graph, &[v])
+            .into_iter()
+            .all(|id| self.graph.node(id).op().is_none() || (self.is_made(id) && !jumps(&self.graph, id)))
     }
 
     /// Whether a value is not much larger than the constants it is made of.
@@ -156,9 +171,19 @@ impl Engine {
     }
 
     fn fold_constants(&mut self, limits: FoldLimits) -> Result<usize, RewriteError> {
+        let own = self.fold_nodes(limits, true)?;
+        if own > 0 {
+            // What rules made of the results starts from them as they are rounded.
+            self.refresh();
+        }
+        Ok(own + self.fold_nodes(limits, false)?)
+    }
+
+    /// Folds what the model's own nodes compute, or everything.
+    fn fold_nodes(&mut self, limits: FoldLimits, own: bool) -> Result<usize, RewriteError> {
         let mut refused = BTreeSet::new();
         let (foldable, roots) = loop {
-            let (foldable, roots) = self.candidates(limits, &refused);
+            let (foldable, roots) = self.candidates(limits, &refused, own);
             // What would grow the file too much is computed at run time; what it is made of may still be folded.
             let too_large: Vec<NodeId> =
                 roots.iter().filter(|v| !self.worth_its_bytes(**v, limits)).map(|v| v.node).collect();
@@ -170,22 +195,30 @@ impl Engine {
         if roots.is_empty() {
             return Ok(0);
         }
-        let real = if limits.keep_bits { Real::Native } else { Real::F64 };
         let count = roots.len();
+        let (weights, native): (Vec<Value>, Vec<Value>) =
+            roots.into_iter().partition(|v| !limits.keep_bits && self.is_weight(*v));
         let mut folded = Vec::with_capacity(count);
-        for batch in self.batches(roots) {
-            let results = evaluate(&self.graph, &batch, &foldable, real)?;
-            for (v, tensor) in batch.into_iter().zip(results) {
-                folded.push((v, rounded(&self.graph, v, &tensor)?));
+        for (rule, real, values) in [(FOLD_CONSTANTS, Real::Native, native), (FOLD_WEIGHTS, Real::F64, weights)] {
+            for batch in self.batches(values) {
+                let results = evaluate(&self.graph, &batch, &foldable, real)?;
+                for (v, tensor) in batch.into_iter().zip(results) {
+                    folded.push((v, rounded(&self.graph, v, &tensor)?, rule));
+                }
             }
         }
-        for (v, constant) in folded {
-            self.put(v, &constant)?;
+        for (v, constant, rule) in folded {
+            self.put(v, &constant, rule)?;
         }
         self.graph.remove_dead();
         Ok(count)
     }
 }
+
+/// The step that computes what the model computes from constants, at the model's types.
+pub(crate) const FOLD_CONSTANTS: &str = "fold-constants";
+/// The step that computes what rules make of weights, in f64 and rounded once.
+pub(crate) const FOLD_WEIGHTS: &str = "fold-weights";
 
 /// The constant whose elements inference knows.
 pub(crate) fn known_constant(fact: &Fact) -> Option<Constant> {
@@ -204,10 +237,16 @@ fn rounded(graph: &Graph, v: Value, tensor: &Tensor) -> Result<Constant, Rewrite
     Constant::from_tensor(&tensor).map_err(|e| RewriteError::Fold(e.to_string()))
 }
 
-/// The value of `v` in a graph that is computed from constants alone, as folding makes it.
-pub(crate) fn constant_of(graph: &Graph, v: Value, keep_bits: bool) -> Result<Constant, RewriteError> {
+/// The value of `v` in a graph that is computed from constants alone, as the folding step of this name makes it.
+///
+/// # Errors
+/// If it cannot be computed, or the step is not for such operators.
+pub(crate) fn constant_of(graph: &Graph, v: Value, rule: &str) -> Result<Constant, RewriteError> {
     let all = graph.nodes().into_iter().collect();
-    let real = if keep_bits { Real::Native } else { Real::F64 };
+    let real = if rule == FOLD_WEIGHTS { Real::F64 } else { Real::Native };
+    if real == Real::F64 && cone(graph, &[v]).iter().any(|id| jumps(graph, *id)) {
+        return Err(RewriteError::Fold(format!("{rule} is not for operators that round or jump")));
+    }
     match evaluate(graph, &[v], &all, real)?.first() {
         Some(tensor) => rounded(graph, v, tensor),
         None => Err(RewriteError::Fold("there is no result".into())),
@@ -226,14 +265,33 @@ fn constant_bytes(graph: &Graph, id: NodeId) -> usize {
     }
 }
 
-/// Whether an operator's result jumps where its floating-point operand changes by a rounding.
+/// Whether ONNX says what an operator makes of its constants. What a Cast makes of a number beyond the integers of its type is left
+/// to whoever runs the model: machines differ. Its operand is folded before it is asked.
+fn is_defined(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let to = graph.dtype(Value { node: id, port: 0 });
+    let (Some(Op::Cast(_)), Some(to), Some(x)) = (node.op(), to, node.operands().first().copied().flatten()) else {
+        return true;
+    };
+    if !to.is_integer() || !graph.dtype(x).is_some_and(DType::is_float) {
+        return true;
+    }
+    let power = 2f64.powi(i32::try_from(to.bits()).unwrap_or(0));
+    let signed = matches!(to, DType::I8 | DType::I16 | DType::I32 | DType::I64);
+    let (low, high) = if signed { (-power / 2.0, power / 2.0) } else { (0.0, power) };
+    let values = graph.constant(x).and_then(|c| c.to_tensor().ok()?.to_f64s());
+    values.is_some_and(|v| v.iter().all(|v| (low..high).contains(&v.trunc())))
+}
+
+/// Whether an operator's result jumps where its floating-point operand changes by a rounding, or is rounded itself: the floor of
+/// 10 times the f32 nearest to 0.7 is 7 in f32, and 6 in f64.
 fn jumps(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
     let float = |v: Value| graph.dtype(v).is_some_and(DType::is_float);
     let from_float = node.operands().iter().flatten().any(|v| float(*v));
     let to_other = node.facts().iter().flatten().any(|f| !f.dtype.is_float());
     let steps = matches!(node.kind.name(), "Floor" | "Ceil" | "Round" | "Sign" | "Mod");
-    node.op().is_some() && from_float && (to_other || steps)
+    node.op().is_some() && (node.kind.name() == "Cast" || from_float && (to_other || steps))
 }
 
 /// The nodes that `roots` are computed from.
@@ -248,31 +306,8 @@ fn cone(graph: &Graph, roots: &[Value]) -> BTreeSet<NodeId> {
     needed
 }
 
-/// The values of `roots`, computed from the constants below them. What jumps is computed in the model's own types in any
-/// case: the floor of 10 times the f32 nearest to 0.7 is 7 there, and 6 in f64.
+/// The values of `roots`, computed from the constants below them.
 fn evaluate(
-    graph: &Graph,
-    roots: &[Value],
-    foldable: &BTreeSet<NodeId>,
-    real: Real,
-) -> Result<Vec<Tensor>, RewriteError> {
-    let native: Vec<bool> =
-        roots.iter().map(|v| real == Real::Native || cone(graph, &[*v]).iter().any(|id| jumps(graph, *id))).collect();
-    let mut results: Vec<Option<Tensor>> = vec![None; roots.len()];
-    for (is_native, real) in [(true, Real::Native), (false, real)] {
-        let chosen: Vec<usize> = (0..roots.len()).filter(|&i| native[i] == is_native).collect();
-        if chosen.is_empty() {
-            continue;
-        }
-        let of_kind: Vec<Value> = chosen.iter().map(|&i| roots[i]).collect();
-        for (i, t) in chosen.into_iter().zip(evaluate_in(graph, &of_kind, foldable, real)?) {
-            results[i] = Some(t);
-        }
-    }
-    results.into_iter().collect::<Option<_>>().ok_or_else(|| RewriteError::Fold("there is no result".into()))
-}
-
-fn evaluate_in(
     graph: &Graph,
     roots: &[Value],
     foldable: &BTreeSet<NodeId>,

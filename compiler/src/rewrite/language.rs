@@ -3,13 +3,16 @@
 //! An e-node is an operator with all its attributes on classes, or a leaf that is a term of the table. Types and shapes are
 //! those the importer infers, by the same functions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use convc_runtime::{Constant, Fact, Op, Symbol, ops::InferCx};
 use egg::{DidMerge, EGraph, Id, Language};
 
 use super::{
+    elements::{Elements, Known},
     join::join,
+    magnitude::largest_of,
+    target::Target,
     terms::{Head, TermId, Terms, constant_key, op_key},
     view::{App, Class, View},
 };
@@ -92,6 +95,8 @@ pub(crate) struct Data {
     pub(crate) constant: bool,
     /// The leaf that is a constant, if the class has one.
     pub(crate) leaf: Option<u32>,
+    /// What is known of its elements: whatever one of its members says.
+    pub(crate) elements: Elements,
 }
 
 /// The first number of constants that rules bring in.
@@ -105,6 +110,8 @@ pub(crate) struct Analysis {
     op_index: BTreeMap<String, u32>,
     leaves: BTreeMap<u32, LeafData>,
     own: BTreeMap<String, u32>,
+    /// What the result is written for.
+    pub(crate) target: Option<Arc<Target>>,
     /// Two facts about one class that exclude each other: an unsound rule.
     pub(crate) conflicts: Vec<(String, String)>,
 }
@@ -113,6 +120,7 @@ pub(crate) struct Analysis {
 struct LeafData {
     data: Data,
     constant: Option<Constant>,
+    largest: Option<f64>,
 }
 
 pub(crate) type Graph = EGraph<Node, Analysis>;
@@ -143,8 +151,8 @@ impl Analysis {
             _ => None,
         };
         let leaf = constant.is_some().then_some(id.0);
-        let data = Data { fact: term.fact.clone(), constant: term.constant, leaf };
-        self.leaves.insert(id.0, LeafData { data, constant });
+        let data = Data { fact: term.fact.clone(), constant: term.constant, leaf, elements: term.elements };
+        self.leaves.insert(id.0, LeafData { data, constant, largest: term.largest });
         Node::Leaf(id.0)
     }
 
@@ -158,7 +166,10 @@ impl Analysis {
                 Ok(t) => Fact::of(&t),
                 Err(_) => Fact::fixed(c.dtype(), c.shape()),
             };
-            LeafData { data: Data { fact: Some(fact), constant: true, leaf: Some(id) }, constant: Some(c.clone()) }
+            let largest = largest_of(c);
+            let elements = Elements::of_constant(Some(c), largest);
+            let data = Data { fact: Some(fact), constant: true, leaf: Some(id), elements };
+            LeafData { data, constant: Some(c.clone()), largest }
         });
         Node::Leaf(id)
     }
@@ -201,17 +212,23 @@ impl egg::Analysis<Node> for Analysis {
 
     fn make(egraph: &mut Graph, node: &Node, _: Id) -> Data {
         match node {
-            Node::Hole | Node::Tuple(_) => Data { fact: None, constant: true, leaf: None },
+            Node::Hole | Node::Tuple(_) => {
+                Data { fact: None, constant: true, leaf: None, elements: Elements::default() }
+            }
             Node::Leaf(id) => match egraph.analysis.leaves.get(id) {
                 Some(leaf) => leaf.data.clone(),
-                None => Data { fact: None, constant: false, leaf: None },
+                None => Data { fact: None, constant: false, leaf: None, elements: Elements::default() },
             },
             Node::Op(_, op, args) => {
                 let holes: Vec<bool> = args.iter().map(|a| is_hole(egraph, *a)).collect();
                 let facts: Vec<Option<Fact>> = args.iter().map(|a| egraph[*a].data.fact.clone()).collect();
                 let constant = args.iter().all(|a| egraph[*a].data.constant);
                 let fact = egraph.analysis.ops.get(*op as usize).and_then(|op| Analysis::infer(op, &facts, &holes));
-                Data { fact, constant, leaf: None }
+                let known: Vec<Option<Known<'_>>> =
+                    args.iter().zip(&holes).map(|(a, hole)| (!hole).then(|| known(egraph, *a))).collect();
+                let same = args.len() > 1 && egraph.find(args[0]) == egraph.find(args[1]);
+                let elements = egraph.analysis.ops.get(*op as usize).map(|op| Elements::of_op(op, &known, same));
+                Data { fact, constant, leaf: None, elements: elements.unwrap_or_default() }
             }
         }
     }
@@ -223,7 +240,8 @@ impl egg::Analysis<Node> for Analysis {
             (x, y) => x.or(y),
         };
         let constant = a.constant || b.constant;
-        let others = [a.leaf != leaf || a.constant != constant, b.leaf != leaf || b.constant != constant];
+        let elements = a.elements.both(b.elements);
+        let others = [&*a, &b].map(|d| d.leaf != leaf || d.constant != constant || d.elements != elements);
         let texts = |a: &Option<Fact>, b: &Option<Fact>| {
             let text = |f: &Option<Fact>| f.as_ref().map(ToString::to_string).unwrap_or_default();
             (text(a), text(b))
@@ -233,13 +251,20 @@ impl egg::Analysis<Node> for Analysis {
         if joined.conflict {
             self.conflicts.push(texts(&old, &new));
         }
-        (a.constant, a.leaf) = (constant, leaf);
+        (a.constant, a.leaf, a.elements) = (constant, leaf, elements);
         DidMerge(joined.left || others[0], joined.right || others[1])
     }
 
     fn allow_ematching_cycles(&self) -> bool {
         false
     }
+}
+
+/// What is known of an operand.
+fn known(egraph: &Graph, id: Id) -> Known<'_> {
+    let data = &egraph[id].data;
+    let constant = data.leaf.and_then(|leaf| egraph.analysis.constant(leaf));
+    Known { elements: data.elements, constant, whole: data.fact.as_ref().is_some_and(|f| !f.dtype.is_float()) }
 }
 
 /// Whether a class is the left-out operand.
@@ -279,6 +304,19 @@ impl View for EView<'_> {
     fn constant(&self, class: Class) -> Option<&Constant> {
         let leaf = self.0[Self::id(class)].data.leaf?;
         self.0.analysis.constant(leaf)
+    }
+
+    fn target(&self) -> Option<&Target> {
+        self.0.analysis.target.as_deref()
+    }
+
+    fn elements(&self, class: Class) -> Elements {
+        self.0[Self::id(class)].data.elements
+    }
+
+    fn largest(&self, class: Class) -> Option<f64> {
+        let leaf = self.0[Self::id(class)].data.leaf?;
+        self.0.analysis.leaves.get(&leaf)?.largest
     }
 
     fn is_constant(&self, class: Class) -> bool {

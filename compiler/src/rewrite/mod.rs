@@ -9,6 +9,7 @@ pub mod audit;
 pub mod chaos;
 pub mod cost;
 pub mod definitions;
+pub mod elements;
 pub mod engine;
 mod explain;
 mod extract;
@@ -16,6 +17,7 @@ pub mod fold;
 pub mod index_map;
 mod join;
 mod language;
+pub mod magnitude;
 mod normalise;
 mod phases;
 mod recognise;
@@ -24,11 +26,15 @@ pub mod rule;
 pub mod rules;
 mod saturate;
 mod split;
+pub mod target;
 pub mod terms;
 pub mod types;
 pub mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use convc_runtime::{Fact, OpError, Symbol};
 
@@ -41,6 +47,7 @@ use self::{
     phases::{Work, settle},
     region::Region,
     rule::{Exactness, Rule},
+    target::Target,
     terms::TermId,
 };
 use crate::{
@@ -251,7 +258,9 @@ pub fn selected_rules(options: &Options) -> Result<Vec<&'static Rule>, RewriteEr
 /// If an option names no rule, constants cannot be folded, or a rule turns out to be defective.
 pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteError> {
     let rules = selected_rules(options)?;
+    let target = options.opset.map(|opset| Arc::new(Target::of(&graph, opset)));
     let mut engine = Engine::new(graph);
+    engine.terms.set_target(target);
     let terms_of_outputs = |e: &Engine| -> Vec<TermId> { e.graph.outputs().iter().map(|o| e.term(o.value)).collect() };
     let outputs_before = terms_of_outputs(&engine);
     let original_values = terms_of_values(&engine);

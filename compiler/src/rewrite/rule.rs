@@ -5,7 +5,10 @@
 
 use std::fmt;
 
+use convc_runtime::Op;
+
 use super::{
+    magnitude::finite_weights,
     types::Types,
     view::{App, Class, Expr, View},
 };
@@ -79,6 +82,19 @@ pub struct Condition {
 pub const ELEMENT_TYPE: Condition = Condition {
     name: "element-type",
     text: "the rule is exact at the element type of the value at its root, which is also that of the maps it is about",
+};
+
+/// The condition on what a rule computes from constants, which every rule has and none lists: [`Cx::rewrite`] checks it.
+pub const FINITE_WEIGHTS: Condition = Condition {
+    name: "finite-weights",
+    text: "every number that is computed from constants is a finite one of its type and does not vanish there, and no factor is \
+           so large that the model itself may overflow behind it",
+};
+
+/// The condition on the operators that a rule brings in, which every rule has and none lists: [`Cx::rewrite`] checks it.
+pub const EXECUTED: Condition = Condition {
+    name: "is-executed",
+    text: "each operator that is brought in is one of the model at this element type, or ONNX Runtime's CPU provider executes it",
 };
 
 /// One rewrite rule.
@@ -185,7 +201,8 @@ impl<'a> Cx<'a> {
     /// Whether the condition holds; if not, notes why.
     pub fn require(&mut self, condition: &'static str, verdict: Verdict) -> bool {
         debug_assert!(
-            condition == ELEMENT_TYPE.name || self.rule.conditions.iter().any(|c| c.name == condition),
+            [ELEMENT_TYPE.name, FINITE_WEIGHTS.name, EXECUTED.name].contains(&condition)
+                || self.rule.conditions.iter().any(|c| c.name == condition),
             "{} does not list {condition}",
             self.rule.name
         );
@@ -204,9 +221,43 @@ impl<'a> Cx<'a> {
         }
     }
 
-    /// Records a rewrite.
+    /// Whether the target executes what a term brings in. All of it has the type of the root, but for the arithmetic of shapes.
+    fn executed(&self, rhs: &Expr) -> Verdict {
+        fn missing<'e>(view: &dyn View, term: &'e Expr, may: &dyn Fn(&Op) -> bool) -> Result<bool, &'e Op> {
+            match term {
+                Expr::Class(c) => Ok(view.is_constant(*c)),
+                Expr::Constant(_) => Ok(true),
+                Expr::Op(op, operands) => {
+                    let mut constant = true;
+                    for o in operands.iter().flatten() {
+                        constant &= missing(view, o, may)?;
+                    }
+                    if constant || may(op) { Ok(constant) } else { Err(op) }
+                }
+            }
+        }
+        let (Some(target), Some(dtype)) = (self.view.target(), self.view.fact(self.class).map(|f| f.dtype)) else {
+            return Verdict::Holds;
+        };
+        let may = |op: &Op| matches!(op, Op::Shape(_) | Op::Size(_)) || target.executes(op, dtype);
+        match missing(self.view, rhs, &may) {
+            Ok(_) => Verdict::Holds,
+            Err(op) => {
+                Verdict::Fails(format!("the model has no {} of {dtype}, and ONNX Runtime executes none", op.name()))
+            }
+        }
+    }
+
+    /// Records a rewrite, unless it brings in an operator that the target does not execute, or makes weights of constants that may be no finite numbers.
     pub fn rewrite(&mut self, lhs: Expr, rhs: impl Into<Expr>) {
-        let m = Match { lhs, rhs: rhs.into(), conditions: self.held.clone() };
+        let rhs = rhs.into();
+        let conditions = self.held.clone();
+        if !self.require(EXECUTED.name, self.executed(&rhs))
+            || !self.require(FINITE_WEIGHTS.name, finite_weights(self.view, &rhs))
+        {
+            return;
+        }
+        let m = Match { lhs, rhs, conditions };
         if !self.matches.contains(&m) {
             self.matches.push(m);
         }

@@ -276,6 +276,7 @@ pub(crate) fn saturate(
     forced: Option<(&'static str, &'static str)>,
 ) -> Saturated {
     let mut analysis = Analysis::default();
+    analysis.target = terms.shared_target();
     let before = expression(terms, &mut analysis, roots, leaves);
     let shared: Vec<Arc<Mutex<Shared>>> = rules.iter().map(|_| Arc::default()).collect();
     let rewrites: Vec<Rewrite<Node, Analysis>> = rules

@@ -13,7 +13,12 @@ use convc_runtime::{
 };
 use sha2::{Digest, Sha256};
 
-use super::view::{App, Class, Expr, View};
+use super::{
+    elements::{Elements, Known},
+    magnitude::largest_of,
+    target::Target,
+    view::{App, Class, Expr, View},
+};
 use crate::ir::Origin;
 
 /// A term of a [`Terms`].
@@ -61,9 +66,27 @@ pub struct Term {
     pub fact: Option<Fact>,
     /// Whether it is computed from constants alone.
     pub constant: bool,
+    /// The largest absolute value of a floating-point constant's elements; see [`View::largest`].
+    pub largest: Option<f64>,
+    /// What is known of its elements.
+    pub elements: Elements,
     /// The nodes of the model as read that it goes back to.
     pub origins: BTreeSet<Origin>,
 }
+
+impl Term {
+    fn known(&self) -> Known<'_> {
+        let constant = match &self.head {
+            Head::Constant(c) => Some(c),
+            Head::Value(_) | Head::Op(_) => None,
+        };
+        let whole = self.fact.as_ref().is_some_and(|f| !f.dtype.is_float());
+        Known { elements: self.elements, constant, whole }
+    }
+}
+
+/// What the names of the model's inputs begin with; see [`Head::Value`].
+pub(crate) const INPUT: &str = "input:";
 
 /// A key by which equal terms are found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +144,7 @@ pub struct Terms {
     index: HashMap<Key, TermId>,
     /// The numbers of operators, by their [`op_key`].
     ops: HashMap<String, OpId>,
+    target: Option<Arc<Target>>,
 }
 
 /// An operator and its attributes as text: equal exactly for equal operators.
@@ -168,6 +192,16 @@ impl Terms {
         Terms::default()
     }
 
+    /// Says what the result is written for.
+    pub(crate) fn set_target(&mut self, target: Option<Arc<Target>>) {
+        self.target = target;
+    }
+
+    /// What the result is written for.
+    pub(crate) fn shared_target(&self) -> Option<Arc<Target>> {
+        self.target.clone()
+    }
+
     /// Number of terms.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -213,12 +247,24 @@ impl Terms {
 
     /// The term of a value that is not looked into.
     pub fn value(&mut self, name: impl Into<Arc<str>>, fact: Option<Fact>) -> TermId {
+        self.value_read(name, fact, false)
+    }
+
+    /// The term of a value that is not looked into; `whole` says of an input that the model reads every element of it.
+    pub(crate) fn value_read(&mut self, name: impl Into<Arc<str>>, fact: Option<Fact>, whole: bool) -> TermId {
         let name = name.into();
+        let elements = match (name.starts_with(INPUT), whole) {
+            (true, true) => Elements::READ,
+            (true, false) => Elements::GIVEN,
+            (false, _) => Elements::default(),
+        };
         self.insert(Key::Value(Arc::clone(&name)), || Term {
             head: Head::Value(name),
             operands: Vec::new(),
             fact,
             constant: false,
+            largest: None,
+            elements,
             origins: BTreeSet::new(),
         })
     }
@@ -228,23 +274,28 @@ impl Terms {
         self.insert(Key::Constant(constant_key(constant)), || {
             let small = constant.len() <= Fact::MAX_KNOWN;
             let known = if small { constant.to_tensor().ok() } else { None };
+            let largest = largest_of(constant);
             Term {
                 fact: Some(known.map_or_else(|| Fact::fixed(constant.dtype(), constant.shape()), |t| Fact::of(&t))),
                 head: Head::Constant(constant.clone()),
                 operands: Vec::new(),
                 constant: true,
+                largest,
+                elements: Elements::of_constant(Some(constant), largest),
                 origins: BTreeSet::new(),
             }
         })
     }
 
-    /// The term of a constant whose elements are not at hand, by its [`constant_key`].
-    pub fn constant_by_key(&mut self, key: &str, fact: Fact) -> TermId {
+    /// The term of a constant whose elements are not at hand, by its [`constant_key`] and the largest of their absolute values.
+    pub fn constant_by_key(&mut self, key: &str, fact: Fact, largest: Option<f64>) -> TermId {
         self.insert(Key::Constant(key.to_owned()), || Term {
             head: Head::Value(key.into()),
             operands: Vec::new(),
             fact: Some(fact),
             constant: true,
+            largest,
+            elements: Elements::of_constant(None, largest),
             origins: BTreeSet::new(),
         })
     }
@@ -293,11 +344,15 @@ impl Terms {
         }
         let inferred = fact.cloned().or_else(|| self.infer(op, &operands));
         let constant = operands.iter().flatten().all(|o| self.get(*o).constant);
+        let known: Vec<Option<Known<'_>>> = operands.iter().map(|o| o.map(|o| self.get(o).known())).collect();
+        let elements = Elements::of_op(op, &known, operands.len() > 1 && operands[0] == operands[1]);
         self.insert(key, || Term {
             head: Head::Op(op.clone()),
             operands,
             fact: inferred,
             constant,
+            largest: None,
+            elements,
             origins: BTreeSet::new(),
         })
     }
@@ -424,6 +479,18 @@ impl View for Terms {
             Head::Constant(c) => Some(c),
             _ => None,
         }
+    }
+
+    fn target(&self) -> Option<&Target> {
+        self.target.as_deref()
+    }
+
+    fn elements(&self, class: Class) -> Elements {
+        self.of_class(class).map(|id| self.get(id).elements).unwrap_or_default()
+    }
+
+    fn largest(&self, class: Class) -> Option<f64> {
+        self.get(self.of_class(class)?).largest
     }
 
     fn is_constant(&self, class: Class) -> bool {

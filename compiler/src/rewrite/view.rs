@@ -2,6 +2,8 @@
 
 use convc_runtime::{Constant, Dim, Fact, Op};
 
+use super::{elements::Elements, target::Target};
+
 /// A set of terms known to be equal, as the [`View`] at hand numbers it. A graph's value and a term of a trace are
 /// classes with a single member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +34,13 @@ pub trait View {
     fn fact(&self, class: Class) -> Option<&Fact>;
     /// The constant, if the class holds one as such.
     fn constant(&self, class: Class) -> Option<&Constant>;
+    /// The largest absolute value among the elements of the floating-point constant that the class holds as such, infinite if
+    /// one of them is no finite number.
+    fn largest(&self, class: Class) -> Option<f64>;
+    /// What is known of its elements.
+    fn elements(&self, class: Class) -> Elements;
+    /// What the result is written for, if that limits what rules may bring in.
+    fn target(&self) -> Option<&Target>;
     /// Whether the class is computed from constants alone.
     fn is_constant(&self, class: Class) -> bool;
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use convc_runtime::{AttrValue, Constant, DType, Dim, Fact, fact::Known};
 use serde::{Deserialize, Serialize};
 
-use crate::rewrite::terms::{constant_key, key_of};
+use crate::rewrite::{
+    magnitude::largest_of,
+    terms::{constant_key, key_of},
+};
 
 /// The schema that this version writes and reads.
 pub const SCHEMA: &str = "convc.trace/1";
@@ -102,6 +105,9 @@ pub struct TermLine {
     /// The name of the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
+    /// Of an input: whether the model reads every element of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     /// Element type and sizes, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#type: Option<TypeLine>,
@@ -141,6 +147,9 @@ pub struct ConstantLine {
     pub shape: Vec<usize>,
     /// SHA-256 of its bytes.
     pub sha256: String,
+    /// The largest absolute value of its elements, if they are finite floating-point numbers and not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest: Option<f64>,
     /// Its bytes (little-endian elements) in hexadecimal, if it is small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<String>,
@@ -223,7 +232,7 @@ pub struct ValueLine {
 pub struct StepLine {
     /// Its number; they count from 0.
     pub n: usize,
-    /// The rule, or `fold-constants` or `merge-duplicates`.
+    /// The rule, or `fold-constants`, `fold-weights` or `merge-duplicates`.
     pub rule: String,
     /// The region it belongs to, if it belongs to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -407,6 +416,7 @@ impl ConstantLine {
             dtype: c.dtype().name().to_owned(),
             shape: c.shape().to_vec(),
             sha256,
+            largest: largest_of(c).filter(|v| !small && v.is_finite()),
             bytes: (small && !is_text).then(|| hex(c.bytes().as_bytes())),
             strings: (small && is_text).then(|| c.as_strings().to_vec()),
         }

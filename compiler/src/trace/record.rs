@@ -11,6 +11,7 @@ use crate::{
     onnx::Written,
     rewrite::{
         Fp, Options, RewriteError, Rewritten,
+        elements::Elements,
         rule::Rule,
         selected_rules,
         terms::{Head, Term, TermId},
@@ -206,6 +207,7 @@ fn term_line(id: TermId, term: &Term) -> TermLine {
         operands: term.operands.iter().map(|o| o.map(|o| o.0)).collect(),
         constant: None,
         value: None,
+        whole: false,
         r#type: None,
         origins: term.origins.iter().map(ToString::to_string).collect(),
     };
@@ -215,7 +217,10 @@ fn term_line(id: TermId, term: &Term) -> TermLine {
             line.attributes = op.to_attrs().iter().map(|(k, v)| (k.clone(), AttributeLine::of(v))).collect();
         }
         Head::Constant(c) => line.constant = Some(ConstantLine::of(c, STORED_ELEMENTS)),
-        Head::Value(name) => line.value = Some(name.to_string()),
+        Head::Value(name) => {
+            line.value = Some(name.to_string());
+            line.whole = term.elements == Elements::READ;
+        }
     }
     // A constant says its type itself.
     if line.constant.is_none() {

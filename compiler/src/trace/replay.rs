@@ -21,7 +21,9 @@ use crate::{
     ops::primitives::is_system,
     rewrite::{
         definitions::{DEFINITION, definition},
+        elements::Elements,
         engine::Engine,
+        fold::{FOLD_CONSTANTS, FOLD_WEIGHTS},
         rederive_step,
         rule::Exactness,
         rules,
@@ -29,8 +31,6 @@ use crate::{
     },
 };
 
-/// The step that computes a constant.
-pub(super) const FOLD: &str = "fold-constants";
 /// The step that makes one value of two that are equal.
 const MERGE: &str = "merge-duplicates";
 
@@ -162,7 +162,8 @@ fn check_step(trace: &Trace, table: &Table, shapes: &Shapes, step: &StepLine, pr
             Ok(())
         }
         MERGE => Err("it merges terms that differ".into()),
-        FOLD => check_fold(trace, table, step, proof),
+        FOLD_WEIGHTS if trace.header.fp == "strict" => Err("--fp strict does not allow it".into()),
+        FOLD_CONSTANTS | FOLD_WEIGHTS => check_fold(trace, table, step, proof),
         DEFINITION => {
             let mut terms = table.terms.clone();
             match definition(&mut terms, lhs) {
@@ -210,7 +211,7 @@ fn unseen(table: &Table, lhs: TermId) -> &'static str {
 fn check_fold(trace: &Trace, table: &Table, step: &StepLine, proof: &mut Proof) -> Result<(), String> {
     let constant = trace.term(step.rhs).and_then(|t| t.constant.as_ref()).ok_or("it does not end in a constant")?;
     let key = constant.key()?;
-    match table.folded.get(&step.lhs) {
+    match table.folded.get(&(step.lhs, step.rule == FOLD_WEIGHTS)) {
         Some(Folded::Computed(found, _)) if *found == key => proof.computed += 1,
         Some(Folded::Computed(found, _)) => return Err(format!("the constant is {found}, not {key}")),
         Some(Folded::Unseen) => {
@@ -312,6 +313,9 @@ fn check_model(trace: &Trace, engine: &Engine) -> Result<BTreeMap<u32, TermId>, 
         let of_model = engine.terms.get(*t).fact.as_ref().map(TypeLine::of);
         if line.r#type != of_model {
             return Err(format!("term {id} has another type there"));
+        }
+        if line.whole && engine.terms.get(*t).elements != Elements::READ {
+            return Err(format!("term {id} is no input that the model reads as a whole there"));
         }
         if line.value.is_none() {
             continue;

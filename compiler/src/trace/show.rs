@@ -112,8 +112,9 @@ pub fn reason(trace: &Trace, step: &StepLine) -> Reason {
     };
     match &*step.rule {
         "fold-constants" => {
-            own("f(constants) => constant", "rounded once", "what is computed from constants alone is computed now")
+            own("f(constants) => constant", "bitwise", "what is computed from constants alone is computed now")
         }
+        "fold-weights" => own("f(weights) => constant", "rounded once", "what rules make of weights is computed now"),
         "merge-duplicates" => own("f(x), f(x) => f(x)", "bitwise", "a value is computed once"),
         name => match trace.rule(name) {
             None => own("?", "?", "?"),

@@ -8,7 +8,7 @@ use super::lines::{AttributeLine, STORED_ELEMENTS, TermLine, Trace};
 use crate::{
     ir::{Graph, Value},
     rewrite::{
-        fold::{self, FoldLimits},
+        fold::{self, FOLD_CONSTANTS, FOLD_WEIGHTS, FoldLimits},
         rule::Cx,
         rules,
         terms::{Head, TermId, Terms, constant_key},
@@ -23,11 +23,12 @@ pub(super) struct Table {
     pub(super) ids: Vec<TermId>,
     /// Lines whose sizes only the data decides, so that the trace's word was taken for them.
     pub(super) taken: BTreeSet<u32>,
-    /// What each left side of a folding step was found to be.
-    pub(super) folded: BTreeMap<u32, Folded>,
-    /// Whether constants were folded in the model's own types.
-    keep_bits: bool,
+    /// What the left side of each folding step was found to be.
+    pub(super) folded: BTreeMap<Fold, Folded>,
 }
+
+/// A folding step: the line of its left side, and whether rules made of weights what it computes.
+pub(super) type Fold = (u32, bool);
 
 /// The result of computing the left side of a folding step.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,28 +92,29 @@ impl Table {
         found
     }
 
-    fn once(trace: &Trace, given: &BTreeMap<String, Constant>, folded: BTreeMap<u32, Folded>) -> Result<Table, Bad> {
-        let keep_bits = trace.header.fp == "strict";
-        let mut table = Table { terms: Terms::new(), ids: Vec::new(), taken: BTreeSet::new(), folded, keep_bits };
-        let mut folds: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for s in trace.steps.iter().filter(|s| s.rule == super::replay::FOLD) {
-            folds.entry(s.rhs).or_default().push(s.lhs);
+    fn once(trace: &Trace, given: &BTreeMap<String, Constant>, folded: BTreeMap<Fold, Folded>) -> Result<Table, Bad> {
+        let mut table = Table { terms: Terms::new(), ids: Vec::new(), taken: BTreeSet::new(), folded };
+        let mut folds: BTreeMap<u32, Vec<Fold>> = BTreeMap::new();
+        for s in &trace.steps {
+            if [FOLD_CONSTANTS, FOLD_WEIGHTS].contains(&&*s.rule) {
+                folds.entry(s.rhs).or_default().push((s.lhs, s.rule == FOLD_WEIGHTS));
+            }
         }
         let mut place: BTreeMap<u32, TermId> = BTreeMap::new();
         for line in &trace.terms {
-            let from: Vec<(u32, TermId)> = folds
+            let from: Vec<(Fold, TermId)> = folds
                 .get(&line.id)
                 .into_iter()
                 .flatten()
-                .filter_map(|lhs| place.get(lhs).map(|t| (*lhs, *t)))
+                .filter_map(|fold| place.get(&fold.0).map(|t| (*fold, *t)))
                 .collect();
             let id = table.add(line, &place, given, &from).map_err(|problem| Bad { term: line.id, problem })?;
             place.insert(line.id, id);
             table.ids.push(id);
         }
         // A constant may have been there before what is found to equal it.
-        for (lhs, term) in folds.values().flatten().filter_map(|lhs| place.get(lhs).map(|t| (*lhs, *t))) {
-            table.fold(lhs, term);
+        for (fold, term) in folds.values().flatten().filter_map(|f| place.get(&f.0).map(|t| (*f, *t))) {
+            table.fold(fold, term);
         }
         Ok(table)
     }
@@ -122,14 +124,14 @@ impl Table {
         line: &TermLine,
         place: &BTreeMap<u32, TermId>,
         given: &BTreeMap<String, Constant>,
-        folded_from: &[(u32, TermId)],
+        folded_from: &[(Fold, TermId)],
     ) -> Result<TermId, String> {
         let recorded = line.r#type.as_ref().map(super::lines::TypeLine::fact).transpose()?;
         if let Some(c) = &line.constant {
             let key = c.key()?;
             let mut found = c.constant()?.or_else(|| given.get(&key).cloned());
-            for (lhs, term) in folded_from {
-                if let Folded::Computed(k, constant) = self.fold(*lhs, *term)
+            for (fold, term) in folded_from {
+                if let Folded::Computed(k, constant) = self.fold(*fold, *term)
                     && *k == key
                 {
                     found.get_or_insert_with(|| constant.clone());
@@ -137,11 +139,11 @@ impl Table {
             }
             return Ok(match found {
                 Some(constant) => Terms::constant(&mut self.terms, &constant),
-                None => self.terms.constant_by_key(&key, Fact::fixed(c.element_type()?, &c.shape)),
+                None => self.terms.constant_by_key(&key, Fact::fixed(c.element_type()?, &c.shape), c.largest),
             });
         }
         if let Some(name) = &line.value {
-            return Ok(self.terms.value(name.as_str(), recorded));
+            return Ok(self.terms.value_read(name.as_str(), recorded, line.whole));
         }
         let op = op_of(line)?;
         let operands: Vec<Option<TermId>> =
@@ -200,23 +202,26 @@ impl Table {
     }
 
     /// Computes the left side of a folding step from constants, or from what inference knows of it.
-    fn fold(&mut self, lhs: u32, root: TermId) -> &Folded {
-        if !self.folded.contains_key(&lhs) {
+    fn fold(&mut self, fold: Fold, root: TermId) -> &Folded {
+        if !self.folded.contains_key(&fold) {
             let term = self.terms.get(root);
-            let result =
-                if term.constant { self.compute(root) } else { Ok(term.fact.as_ref().and_then(fold::known_constant)) };
+            let result = if term.constant {
+                self.compute(root, fold.1)
+            } else {
+                Ok(term.fact.as_ref().and_then(fold::known_constant))
+            };
             let result = match result {
                 Ok(Some(c)) => Folded::Computed(constant_key(&c), c),
                 Ok(None) if term.constant => Folded::Unseen,
                 Ok(None) => Folded::NotConstant,
                 Err(problem) => Folded::Failed(problem),
             };
-            self.folded.insert(lhs, result);
+            self.folded.insert(fold, result);
         }
-        self.folded.entry(lhs).or_insert(Folded::Unseen)
+        self.folded.entry(fold).or_insert(Folded::Unseen)
     }
 
-    fn compute(&self, root: TermId) -> Result<Option<Constant>, String> {
+    fn compute(&self, root: TermId, weights: bool) -> Result<Option<Constant>, String> {
         let mut graph = Graph::new();
         let mut values: BTreeMap<TermId, Value> = BTreeMap::new();
         for t in self.terms.reachable(root, &BTreeSet::new()) {
@@ -236,7 +241,9 @@ impl Table {
             values.insert(t, value);
         }
         let Some(value) = values.get(&root).copied() else { return Ok(None) };
-        fold::constant_of(&graph, value, self.keep_bits).map(Some).map_err(|e| e.to_string())
+        fold::constant_of(&graph, value, if weights { FOLD_WEIGHTS } else { FOLD_CONSTANTS })
+            .map(Some)
+            .map_err(|e| e.to_string())
     }
 }
 

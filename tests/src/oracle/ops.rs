@@ -18,6 +18,9 @@ pub(super) fn need<'a, S>(operands: &Operands<'a, S>, i: usize) -> Result<&'a Ar
 /// One operator; `integers` says that the result is one of integers.
 pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bool) -> Result<Array<S>, String> {
     let x = need(operands, 0)?;
+    if integers && matches!(op, Op::Clip(_) | Op::Pad(_) | Op::MaxPool(_) | Op::Variadic(_)) {
+        return as_numbers(op, operands);
+    }
     match op {
         Op::Conv(op) => conv(op, x, need(operands, 1)?, operands.get(2).copied().flatten()),
         Op::DOConv(op) => {
@@ -126,6 +129,32 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bo
     }
 }
 
+/// An operator that only chooses among integers: of numbers that hold them exactly.
+fn as_numbers<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Array<S>, String> {
+    // Of a Pad the second operand and the last one say where.
+    let is_data = |i: usize| !matches!(op, Op::Pad(_)) || i == 0 || i == 2;
+    let mut held = Vec::new();
+    for (i, o) in operands.iter().enumerate() {
+        held.push(match o {
+            Some(Array { shape, data: Elements::Int(v) }) if is_data(i) => {
+                if v.iter().any(|v| v.unsigned_abs() > 1 << 53) {
+                    return Err("an integer that no f64 holds".into());
+                }
+                Some(Array::real(shape.clone(), v.iter().map(|v| *v as f64).collect()))
+            }
+            Some(Array { shape, data: Elements::Int(v) }) => {
+                Some(Array { shape: shape.clone(), data: Elements::Int(v.clone()) })
+            }
+            Some(_) => return Err("numbers and integers do not mix".into()),
+            None => None,
+        });
+    }
+    let refs: Vec<Option<&Array<f64>>> = held.iter().map(Option::as_ref).collect();
+    let y = apply(op, &refs, false)?;
+    let whole = y.reals().iter().map(|v| *v as i64).collect();
+    Ok(Array { shape: y.shape, data: Elements::Int(whole) })
+}
+
 fn relabel<S: Scalar>(x: &Array<S>, shape: Vec<i64>) -> Result<Array<S>, String> {
     if shape.iter().product::<i64>() != x.shape.iter().product::<i64>() {
         return Err(format!("{:?} does not become {shape:?}", x.shape));
@@ -174,9 +203,9 @@ pub(super) fn binary<S: Scalar>(kind: BinaryKind, a: &Array<S>, b: &Array<S>) ->
         }
         (Elements::Int(a), Elements::Int(b)) => {
             let f = |x: i64, y: i64| match kind {
-                BinaryKind::Add => x.checked_add(y),
-                BinaryKind::Sub => x.checked_sub(y),
-                BinaryKind::Mul => x.checked_mul(y),
+                BinaryKind::Add => Some(x.wrapping_add(y)),
+                BinaryKind::Sub => Some(x.wrapping_sub(y)),
+                BinaryKind::Mul => Some(x.wrapping_mul(y)),
                 BinaryKind::Div => x.checked_div(y),
                 _ => None,
             };

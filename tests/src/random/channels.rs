@@ -1,9 +1,9 @@
 //! Left sides of the rules about slices and concatenations before and behind convolutions.
 
 use super::{
-    Rng, Text,
+    Rng, Text, computed,
     conv::{Shape, bias, common_divisor, float},
-    map, tensor,
+    map, tensor, unbounded,
 };
 
 /// How one axis is cut.
@@ -83,6 +83,7 @@ pub fn conv_of_channels(rng: &mut Rng) -> String {
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
+    let input = computed(rng, &mut t, input, c, x.spatial());
     let bounds = spoiled(rng, (1, first, last, 1));
     let y = cut(&mut t, &input, &bounds);
     let z = t.conv(&y, last - first, &s, b);
@@ -149,6 +150,7 @@ pub fn conv_of_space(rng: &mut Rng) -> String {
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
+    let input = computed(rng, &mut t, input, c, x.spatial());
     let bounds = space(rng, x.spatial());
     let y = cut(&mut t, &input, &bounds);
     let z = t.conv(&y, c, &s, b);
@@ -232,6 +234,7 @@ pub fn cat_conv(rng: &mut Rng) -> String {
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
+    let input = unbounded(rng, &mut t, input, 20);
     let mut parts = Vec::new();
     for i in 0..rng.range(2, 4) {
         let own = i > 0 && rng.chance(60);

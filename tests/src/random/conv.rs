@@ -1,6 +1,6 @@
 //! Left sides of the rules about convolutions.
 
-use super::{MapShape, Rng, Text, map};
+use super::{MapShape, Rng, Text, map, unbounded};
 
 /// Attributes of a convolution along each axis.
 #[derive(Clone)]
@@ -116,6 +116,7 @@ pub fn chain(rng: &mut Rng) -> String {
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
+    let input = unbounded(rng, &mut t, input, 30);
     let y = t.conv(&input, c, &first, b1);
     let z = t.conv(&y, m, &second, b2);
     t.finish(&z)
@@ -139,6 +140,7 @@ pub fn branches(rng: &mut Rng) -> String {
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
+    let input = unbounded(rng, &mut t, input, 20);
     // By how much padding exceeds the reach decides the size of the result.
     let room: Vec<i64> = (0..n).map(|a| lead.begin[a] + lead.end[a] - lead.reach(a)).collect();
     let spoiled = rng.range(0, 5);

@@ -3,7 +3,7 @@
 use super::{
     Rng, Text,
     conv::{Bias, Shape, bias, common_divisor, float},
-    map,
+    map, unbounded,
 };
 
 impl Text {
@@ -176,6 +176,7 @@ pub fn mixed_chain(rng: &mut Rng, mixed_first: bool) -> String {
     let [first, second] = windows(rng, x.spatial(), [m, o], groups);
     let mut t = Text::new(rng, "f32");
     let input = t.input(&x.dims());
+    let input = unbounded(rng, &mut t, input, 30);
     let biases = rng.pick(&[0, 1, 2, 2, 3]);
     let y = if mixed_first {
         let first = t.mixed(rng, &input, &x.batch, c, &first, biases);

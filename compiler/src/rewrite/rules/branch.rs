@@ -1,5 +1,7 @@
 //! Parallel convolutions of one input, added up.
 
+use std::collections::BTreeSet;
+
 use convc_runtime::{
     Op,
     ops::{Conv, binary::BinaryKind},
@@ -9,6 +11,7 @@ use convc_runtime::{
 use super::{
     affine::equal_shapes,
     compose::{ConvAt, convs_in},
+    facts::{FINITE_ELEMENTS, finite_elements},
     weights::{Kernel, add, add_bias, ones},
 };
 use crate::rewrite::{
@@ -39,7 +42,7 @@ const SAME_SHAPE: Condition =
 pub const BRANCH_ADD: Rule = Rule {
     name: "branch-add",
     equation: "conv(x, w1, b1) + conv(x, w2, b2) + x => conv(x, embed(w1) + embed(w2) + eye, b1 + b2)",
-    conditions: &[SAME_GRID, SAME_SHAPE],
+    conditions: &[SAME_GRID, SAME_SHAPE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one convolution and no addition",
@@ -259,6 +262,25 @@ impl Frame {
         kernel.embedded(&before, &self.taps)
     }
 
+    /// Whether each tap of the frame is one of these branches'.
+    pub(super) fn is_covered<'b>(&self, branches: impl Iterator<Item = &'b Branch>) -> bool {
+        let whole: i64 = self.taps.iter().product();
+        let mut covered: BTreeSet<Vec<i64>> = BTreeSet::new();
+        for b in branches {
+            // Every place of the branch's window, as a place of the frame's.
+            let mut places: Vec<Vec<i64>> = vec![Vec::new()];
+            for a in 0..self.taps.len() {
+                let first = (self.pads[a] - b.begin[a]) / self.dilations[a];
+                places = places
+                    .into_iter()
+                    .flat_map(|p| (0..b.kernel.taps[a]).map(move |t| [p.clone(), vec![first + t]].concat()))
+                    .collect();
+            }
+            covered.extend(places);
+        }
+        i64::try_from(covered.len()) == Ok(whole)
+    }
+
     /// A convolution with this window.
     pub(super) fn conv(self, group: i64) -> Conv {
         let Frame { strides, pads, dilations, .. } = self;
@@ -271,6 +293,9 @@ fn merged(cx: &mut Cx<'_>, x: Class, branches: &[Branch]) -> Option<(Conv, Kerne
     let dtype = cx.view.fact(x)?.dtype;
     let group = branches.iter().map(|b| b.kernel.group).fold(0, gcd);
     let frame = Frame::around(cx, branches)?;
+    let adds_reads = !frame.is_covered(branches.iter().filter(|b| b.kernel.group == group));
+    let finite = if adds_reads { finite_elements(cx.view, x) } else { Verdict::Holds };
+    cx.require(FINITE_ELEMENTS.name, finite).then_some(())?;
     let mut weights: Option<Kernel> = None;
     let mut bias = None;
     for b in branches {

@@ -8,6 +8,7 @@ use convc_runtime::{
 use super::{
     compose::{ConvAt, conv_at, convs_in},
     cuts::{Cut, slice, sliced, slices_in},
+    facts::{FINITE_ELEMENTS, unread_elements},
     weights::zero_pad,
 };
 use crate::rewrite::{
@@ -109,7 +110,7 @@ fn rows(cx: &mut Cx<'_>, conv: &ConvAt<'_>, cut: Cut) -> Option<Expr> {
 pub const SLICE_IN: Rule = Rule {
     name: "slice-in",
     equation: "conv(slice_c(x), w, b) => conv(x, embed(w), b)",
-    conditions: &[CHANNELS_ONLY],
+    conditions: &[CHANNELS_ONLY, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "no copy of the slice, and convolutions of slices of one map can be added up",
@@ -128,6 +129,9 @@ pub const SLICE_IN: Rule = Rule {
             };
             let Some(cut) = channel_cut(cx, &s.axes(), s.along.get(1).copied().flatten()) else { continue };
             let Some((first, count)) = cut.on(size).filter(|_| cut.step == 1) else { continue };
+            if !cx.require(FINITE_ELEMENTS.name, unread_elements(view, s.x)) {
+                continue;
+            }
             let n = conv.spatial();
             let pads: Vec<i64> =
                 [0, first].into_iter().chain(vec![0; n + 1]).chain([size - first - count]).chain(vec![0; n]).collect();

@@ -2,7 +2,10 @@
 
 use convc_runtime::{Dim, ops::Conv, window::AutoPad};
 
-use super::weights::{Kernel, add_bias, compose, response};
+use super::{
+    facts::{FINITE_ELEMENTS, finite_elements},
+    weights::{Kernel, add_bias, compose, response},
+};
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -99,7 +102,7 @@ const BORDER: Condition = Condition {
 pub const CONV_COMPOSE: Rule = Rule {
     name: "conv-compose",
     equation: "conv(conv(x, w1, b1), w2, b2) => conv(x, compose(w1, w2), b2 + response(w2, b1))",
-    conditions: &[BORDER],
+    conditions: &[BORDER, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
@@ -134,7 +137,10 @@ fn compose_pair(cx: &mut Cx<'_>, first: &ConvAt<'_>, second: &ConvAt<'_>, app: &
         None => Some(true),
         Some(b) => is_zero(cx.view, b),
     };
-    if !cx.require(BORDER.name, border(cx.view, first, second, bias_is_zero)) {
+    if !cx.require(BORDER.name, border(cx.view, first, second, bias_is_zero))
+        || !cx
+            .require(FINITE_ELEMENTS.name, finite_gaps(cx.view, first, second, [&on_grid(&steps1), &on_grid(&steps2)]))
+    {
         return;
     }
     let bias1 = first.bias.filter(|_| bias_is_zero != Some(true)).map(|b| response(&second.kernel, b.into()));
@@ -152,6 +158,19 @@ fn compose_pair(cx: &mut Cx<'_>, first: &ConvAt<'_>, second: &ConvAt<'_>, app: &
     };
     let lhs = Expr::of(app).with_operand(0, first.expr());
     cx.rewrite(lhs, Expr::op(op, vec![Some(first.x.into()), Some(kernel.weights), bias]));
+}
+
+/// Whether the elements are finite that a kernel composed of two with these steps between taps reads with a weight of 0: at taps
+/// that no pair of theirs comes to.
+pub(super) fn finite_gaps(view: &dyn View, first: &ConvAt<'_>, second: &ConvAt<'_>, steps: [&[i64]; 2]) -> Verdict {
+    let gap = (0..first.spatial()).any(|a| {
+        let (s1, s2) = (steps[0][a], steps[1][a]);
+        let (k1, k2) = (first.kernel.taps[a], second.kernel.taps[a]);
+        // Steps of 1 by either kernel that reach the next step of the other leave no gap.
+        let whole = s1 == 1 && (k2 == 1 || s2 <= k1) || s2 == 1 && (k1 == 1 || s1 <= k2);
+        !whole && k1.saturating_mul(k2) > 1
+    });
+    if gap { finite_elements(view, first.x) } else { Verdict::Holds }
 }
 
 pub(super) fn gcd(a: i64, b: i64) -> i64 {

@@ -10,6 +10,7 @@ use super::{
     channels::{MAPS, mapped},
     compose::{ConvAt, conv_at, convs_in},
     cuts::{Sliced, part, slices_in},
+    facts::{FINITE_ELEMENTS, finite_elements},
     weights::{add, floats},
 };
 use crate::rewrite::{
@@ -55,6 +56,9 @@ fn joined_bias(view: &dyn View, x: Class, branches: &[Branch]) -> Option<Expr> {
 pub(super) fn side_by_side(cx: &mut Cx<'_>, x: Class, convs: &[&ConvAt<'_>]) -> Option<Expr> {
     let branches: Vec<Branch> = convs.iter().map(|c| Branch::of(c)).collect();
     let frame = Frame::around(cx, &branches)?;
+    let adds_reads = branches.iter().any(|b| !frame.is_covered([b].into_iter()));
+    let finite = if adds_reads { finite_elements(cx.view, x) } else { Verdict::Holds };
+    cx.require(FINITE_ELEMENTS.name, finite).then_some(())?;
     let kernels = branches.iter().map(|b| frame.place(b, b.kernel.clone()).weights).collect();
     let bias = joined_bias(cx.view, x, &branches);
     Some(Expr::op(frame.conv(1), vec![Some(x.into()), Some(concat(0, kernels)), bias]))
@@ -71,7 +75,7 @@ pub(super) fn side_by_side(cx: &mut Cx<'_>, x: Class, convs: &[&ConvAt<'_>]) -> 
 pub const CAT_OUT: Rule = Rule {
     name: "cat-out",
     equation: "concat_c(conv(x, w1, b1), conv(x, w2, b2)) => conv(x, concat(embed(w1), embed(w2)), concat(b1, b2))",
-    conditions: &[SAME_GRID],
+    conditions: &[SAME_GRID, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one convolution, and no copy",

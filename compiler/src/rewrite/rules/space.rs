@@ -9,6 +9,7 @@ use convc_runtime::{
 use super::{
     compose::{ConvAt, conv_at, convs_in},
     cuts::{Cut, Sliced, slice, sliced, slices_in},
+    facts::{FINITE_ELEMENTS, unread_elements},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
@@ -125,13 +126,14 @@ const BORDER: Condition = Condition {
 /// reached over by taps of 0 (the crop layers of ACNet, <https://arxiv.org/abs/1908.03930>), up to twice the taps and one more.
 /// Requires: a slice of spatial axes; where the convolution pads before, `o < t`, so that what lies before the slice's first
 /// element lies outside the map, and nothing cut off where it pads behind.
-/// Not sound for: padding before a slice that leaves out whole steps, which stand there then instead of zeros.
+/// Not sound for: padding before a slice that leaves out whole steps, which stand there then instead of zeros; taps of 0 over an
+/// infinity.
 /// Exactness: bitwise.
 /// Pays: no copy of the slice; branches on crops of one map come together.
 pub const STRIDE_IN: Rule = Rule {
     name: "stride-in",
     equation: "conv(slice(x, o, t), w; strides s, dilations d, pads p) => conv(x, w; strides s t, dilations d t, pads t p - o)",
-    conditions: &[SPACE_ONLY, BORDER],
+    conditions: &[SPACE_ONLY, BORDER, FINITE_ELEMENTS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
     pays: "no copy of the slice",
@@ -182,6 +184,10 @@ pub const STRIDE_IN: Rule = Rule {
             }
             let strides = (0..n).map(|a| conv.op.strides[a] * margins[a].2).collect();
             let op = Conv { strides, dilations, pads, ..conv.op.clone() };
+            let over_zeros = if taps == conv.kernel.taps { Verdict::Holds } else { unread_elements(view, s.x) };
+            if !cx.require(FINITE_ELEMENTS.name, over_zeros) {
+                continue;
+            }
             let weights = if taps == conv.kernel.taps {
                 conv.kernel.weights.clone()
             } else {

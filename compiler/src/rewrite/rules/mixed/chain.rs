@@ -4,7 +4,8 @@ use convc_runtime::ops::{Conv, MixedConv};
 
 use super::{
     super::{
-        compose::{ConvAt, border, conv_at, convs_in, gcd},
+        compose::{ConvAt, border, conv_at, convs_in, finite_gaps, gcd},
+        facts::FINITE_ELEMENTS,
         weights::{Kernel, add, compose, reshape, response, sum, transpose},
     },
     algebra::{MixedAt, SUM_TO_ONE, mixed_at, mixed_in, sum_to_one},
@@ -85,7 +86,7 @@ fn trailing(from: i64, spatial: usize) -> impl Iterator<Item = i64> {
 pub const CONV_BEHIND_MIXED: Rule = Rule {
     name: "conv-behind-mixed",
     equation: "conv(mixed-conv(x, r, W, b), v, c) => mixed-conv(x, r, compose(W, v), response(v, b) + c)",
-    conditions: &[BORDER, SUM_TO_ONE],
+    conditions: &[BORDER, SUM_TO_ONE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
@@ -116,6 +117,8 @@ fn behind(cx: &mut Cx<'_>, m: &MixedAt<'_>, second: &ConvAt<'_>, app: &App<'_>) 
     let kernel = compose(first.kernel.clone(), second.kernel.clone(), &join.steps1, &join.steps2)?;
     let zero = bias_is_zero(view, m);
     cx.require(BORDER.name, border(view, &first, second, zero)).then_some(())?;
+    let gaps = finite_gaps(view, &first, second, [&join.steps1, &join.steps2]);
+    cx.require(FINITE_ELEMENTS.name, gaps).then_some(())?;
     let blocks = kernel.inputs / (e * i);
     let split: Vec<i64> = [kernel.outputs, blocks, *e, *i].into_iter().chain(kernel.taps.iter().copied()).collect();
     let perm: Vec<i64> = [2, 0, 1, 3].into_iter().chain(trailing(4, spatial)).collect();
@@ -168,7 +171,7 @@ fn responses(second: &Kernel, biases: Expr, e: i64) -> Expr {
 pub const CONV_BEFORE_MIXED: Rule = Rule {
     name: "conv-before-mixed",
     equation: "mixed-conv(conv(x, v, c), r, W, b) => mixed-conv(x, r, compose(v, W), response(W, c) + b)",
-    conditions: &[BORDER, SUM_TO_ONE],
+    conditions: &[BORDER, SUM_TO_ONE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
@@ -206,6 +209,8 @@ fn before(cx: &mut Cx<'_>, first: &ConvAt<'_>, m: &MixedAt<'_>, app: &App<'_>) -
         Some(b) => is_zero(view, b),
     };
     cx.require(BORDER.name, border(view, first, &second, zero)).then_some(())?;
+    let gaps = finite_gaps(view, first, &second, [&join.steps1, &join.steps2]);
+    cx.require(FINITE_ELEMENTS.name, gaps).then_some(())?;
     let apart = |of: Expr, rest: &[i64]| {
         let split: Vec<i64> = [g, *e, o / g].into_iter().chain(rest.iter().copied()).collect();
         let perm: Vec<i64> = [1, 0, 2].into_iter().chain(trailing(3, rest.len())).collect();
