@@ -209,10 +209,41 @@ impl Summary {
                     v.regions.len(),
                     v.outputs.len()
                 );
+                out += &bindings_text(v);
             }
             Some(v) => out += &format!("\nverified: {} regions in f64; the whole was not run\n", v.regions.len()),
             None => out += "\nnot verified\n",
         }
         out
     }
+}
+
+/// At which sizes a model was verified, a few of them by name.
+fn bindings_text(report: &verify::Report) -> String {
+    const NAMED: usize = 4;
+    let mut out = String::new();
+    let (skipped, checked): (Vec<_>, Vec<_>) = report.bindings.iter().partition(|b| b.skipped.is_some());
+    if checked.iter().any(|b| !b.sizes.is_empty()) {
+        for b in checked.iter().take(NAMED) {
+            out += &format!("  at {} ({})\n", b.sizes_text(), b.why);
+        }
+        if checked.len() > NAMED {
+            out += &format!("  and at {} other sizes (-v names them)\n", checked.len() - NAMED);
+        }
+    }
+    if let Some(first) = skipped.first() {
+        let why = first.skipped.as_deref().unwrap_or_default();
+        out += &format!(
+            "  not at {} sizes where the original does not run: {}: {why}\n",
+            skipped.len(),
+            first.sizes_text()
+        );
+    }
+    if report.left_out > 0 {
+        out += &format!("  not at {} sizes that need too many operations\n", report.left_out);
+    }
+    if checked.iter().any(|b| b.zeros) {
+        out += "  with integer inputs that are all 0, since the original runs with no others\n";
+    }
+    out
 }

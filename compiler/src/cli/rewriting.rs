@@ -1,25 +1,14 @@
 //! Rewriting and verification, as `optimize` and `compile` share them.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use clap::{Args, ValueEnum};
 use convc::{
     ir::Graph,
-    lower,
     rewrite::{self, Dialect, Fp, Options, RewriteError, Rewritten, cost::Profile},
-    verify::{self, VerifyError},
+    verify::{self, Request, VerifyError},
 };
-use convc_runtime::{
-    Bindings, Dim, Symbol, Tensor,
-    plan::{Plan, Port},
-    session::{RunError, SessionOptions},
-};
+use convc_runtime::{Bindings, plan::Port};
 
-use super::{
-    Failure, Say,
-    model::SizeArgs,
-    tensors::{InputArgs, made_up},
-};
+use super::{Failure, Say, model::SizeArgs, tensors::InputArgs};
 
 /// Which rewrites are made.
 #[derive(Args)]
@@ -133,9 +122,21 @@ pub(crate) fn rewrite(
         say.note("the result is not verified");
         None
     } else {
-        let inputs = verification_inputs(&original, &ports, given, &bindings, &unranked, verification.seed, say)?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let report = verify::verify(&original, &rewritten, &inputs, threads).map_err(|e| verification_failure(&e))?;
+        let request = Request {
+            given,
+            sizes: bindings,
+            unranked,
+            specialised: target.1 == Dialect::Convc && target.2.is_none(),
+            seed: verification.seed,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let report = verify::verify_request(&original, &rewritten, &request).map_err(|e| verification_failure(&e))?;
+        for checked in &report.bindings {
+            say.detail(|| match &checked.skipped {
+                Some(why) => format!("not verified at {} ({}): {why}", checked.sizes_text(), checked.why),
+                None => format!("verified at {} ({})", checked.sizes_text(), checked.why),
+            });
+        }
         if let Some(why) = &report.not_run {
             say.note(&format!("the model as a whole could not be run to verify it: {why}"));
         }
@@ -145,8 +146,18 @@ pub(crate) fn rewrite(
 }
 
 fn verification_failure(e: &VerifyError) -> Failure {
-    Failure::verification(format!("verification failed, so nothing is written: {e}"))
-        .help("--skip RULE leaves a rule out; please report the model")
+    match e {
+        VerifyError::Rank { name } => {
+            Failure::usage(e).help(format!("give its sizes, such as --shape '{name}:1,3,224,224'"))
+        }
+        VerifyError::NoSizes(_) => {
+            Failure::usage(e).help("give sizes it runs at, such as --shape 'x:1,3,224,224', or --inputs FILE.npz")
+        }
+        VerifyError::Inputs { .. } => Failure::model(e),
+        VerifyError::TooLarge { .. } => Failure::limit(e),
+        _ => Failure::verification(format!("verification failed, so nothing is written: {e}"))
+            .help("--skip RULE leaves a rule out; please report the model"),
+    }
 }
 
 /// The inputs of a graph as sessions see them.
@@ -162,61 +173,4 @@ fn ports_of(graph: &Graph) -> Vec<Port> {
         })
     };
     graph.inputs().into_iter().filter_map(port).collect()
-}
-
-/// Sizes to try for axes that the model leaves open and the command line does not give, until the original runs.
-const TRIED: &[i64] = &[64, 224, 56, 320, 48, 33];
-
-/// Inputs on which the original runs: as given, or made up for the sizes given, or for sizes that are tried.
-fn verification_inputs(
-    original: &Graph,
-    ports: &[Port],
-    given: BTreeMap<String, Tensor>,
-    bindings: &Bindings,
-    unranked: &BTreeMap<String, Vec<i64>>,
-    seed: u64,
-    say: Say,
-) -> Result<BTreeMap<String, Tensor>, Failure> {
-    let of_given = ports.iter().filter(|p| given.contains_key(&p.name)).flat_map(|p| p.shape.iter().flatten());
-    let known: BTreeSet<Symbol> = of_given.flat_map(Dim::symbols).chain(bindings.keys().cloned()).collect();
-    let mut open: BTreeMap<Symbol, bool> = BTreeMap::new();
-    for port in ports.iter().filter(|p| !given.contains_key(&p.name)) {
-        for (axis, d) in port.shape.iter().flatten().enumerate() {
-            for s in d.symbols().into_iter().filter(|s| !known.contains(s)) {
-                *open.entry(s).or_insert(true) &= axis == 0;
-            }
-        }
-    }
-    let plan = lower::lower(original);
-    let mut last: Option<RunError> = None;
-    for &size in TRIED {
-        let mut bound = bindings.clone();
-        bound.extend(open.iter().map(|(s, batch)| (s.clone(), if *batch { 2 } else { size })));
-        let inputs = made_up(ports, given.clone(), &bound, unranked, seed, say)?;
-        // Sizes are tried for a model that runs.
-        let Ok(plan) = &plan else { return Ok(inputs) };
-        if open.is_empty() {
-            return Ok(inputs);
-        }
-        match try_run(plan.clone(), &inputs) {
-            Ok(()) => {
-                let sizes: Vec<String> = open.keys().map(|s| format!("{s} = {}", bound[s])).collect();
-                say.detail(|| format!("verified at {}", sizes.join(", ")));
-                return Ok(inputs);
-            }
-            Err(e) => last = Some(e),
-        }
-        if open.values().all(|batch| *batch) {
-            break;
-        }
-    }
-    let why = last.map(|e| e.to_string()).unwrap_or_default();
-    Err(Failure::usage(format!("the model runs at none of the sizes tried for its open axes: {why}"))
-        .help("give sizes it runs at, such as --shape 'x:1,3,224,224', or --inputs FILE.npz"))
-}
-
-fn try_run(plan: Plan, inputs: &BTreeMap<String, Tensor>) -> Result<(), RunError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = SessionOptions { threads, ..SessionOptions::default() };
-    convc_runtime::session::Session::new(plan.into(), options)?.run(inputs).map(|_| ())
 }

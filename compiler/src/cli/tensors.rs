@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use convc::npz::{self, NpzError};
+use convc::{
+    npz::{self, NpzError},
+    verify::inputs::{Integers, random},
+};
 use convc_runtime::{Bindings, DType, Dim, Tensor, dim::element_count, plan::Port};
 
 use super::{Failure, Say, model::describe};
@@ -191,59 +194,14 @@ pub(crate) fn made_up(
             }
         };
         let shape: Option<Vec<usize>> = shape.iter().map(|&d| usize::try_from(d).ok()).collect();
-        let count = shape.as_deref().and_then(element_count).filter(|&n| n <= 1 << 31);
-        let (Some(shape), Some(count)) = (shape, count) else {
+        let shape = shape.filter(|s| element_count(s).is_some_and(|n| n <= 1 << 31));
+        let Some(shape) = shape else {
             return Err(Failure::limit(format!("input {:?} would have more than {} elements", port.name, 1u64 << 31)));
         };
-        let tensor = random(port.dtype, shape, count, Random::new(seed, i as u64));
+        let tensor = random(port.dtype, &shape, Integers::Zero, (seed, i as u64), false);
         let tensor =
             tensor.ok_or_else(|| Failure::model(format!("inputs of type {} cannot be made up", port.dtype)))?;
         tensors.insert(port.name.clone(), tensor);
     }
     Ok(tensors)
-}
-
-fn random(dtype: DType, shape: Vec<usize>, count: usize, mut random: Random) -> Option<Tensor> {
-    let tensor = match dtype {
-        DType::F64 => Tensor::new(shape, (0..count).map(|_| random.normal()).collect::<Vec<f64>>()),
-        DType::F32 | DType::F16 | DType::BF16 => {
-            Tensor::new(shape, (0..count).map(|_| random.normal() as f32).collect::<Vec<f32>>())
-        }
-        DType::Bool => Tensor::new(shape, (0..count).map(|_| random.next() & 1 == 1).collect::<Vec<bool>>()),
-        DType::Str => Tensor::new(shape, vec![String::new(); count]),
-        dtype => {
-            let bytes = vec![0; dtype.bytes_for(count)?];
-            convc_runtime::Constant::new(dtype, shape, bytes.into()).and_then(|c| c.to_tensor())
-        }
-    };
-    tensor.ok().map(|t| t.rounded_to(dtype))
-}
-
-/// splitmix64 (<https://prng.di.unimi.it/splitmix64.c>).
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64, stream: u64) -> Random {
-        let mut mixed = Random(seed);
-        Random(mixed.next() ^ Random(stream).next())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in (0, 1].
-    fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Standard normal, by Box and Muller.
-    fn normal(&mut self) -> f64 {
-        let radius = libm::sqrt(-2.0 * libm::log(self.unit()));
-        radius * libm::cos(std::f64::consts::TAU * self.unit())
-    }
 }

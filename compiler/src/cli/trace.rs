@@ -242,6 +242,6 @@ fn proof_text(proof: &Proof) -> String {
     line(proof.sizes_taken, "sizes that only the data decides, taken as they are");
     line(proof.in_model.unwrap_or(0), "terms found in the model read");
     line(proof.in_optimized.unwrap_or(0), "terms found in the model written");
-    line(proof.spelled_otherwise, "operators of ai.convc not compared with how the model written spells them");
+    line(proof.written_out, "operators compared with the model written by their definitions");
     out
 }

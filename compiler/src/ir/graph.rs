@@ -247,7 +247,7 @@ impl Graph {
         }
     }
 
-    fn unlink(&mut self, id: NodeId) {
+    pub(super) fn unlink(&mut self, id: NodeId) {
         let edges: Vec<_> = self.graph.edges_directed(Self::index(id), Direction::Incoming).map(|e| e.id()).collect();
         for e in edges {
             self.graph.remove_edge(e);
@@ -302,7 +302,11 @@ impl Graph {
         let mut next = self.fresh_symbols;
         let facts: Option<Vec<Option<&Fact>>> =
             operands.iter().map(|o| o.map_or(Some(None), |v| self.fact(v).map(Some))).collect();
-        let Some(facts) = facts else { return Ok(vec![None; outputs]) };
+        let Some(facts) = facts else {
+            let known: Vec<Option<&Fact>> = operands.iter().map(|o| o.and_then(|v| self.fact(v))).collect();
+            op.check(&known)?;
+            return Ok(vec![None; outputs]);
+        };
         let mut fresh = || fresh_symbol(&mut next);
         let mut inferred: Vec<Option<Fact>> =
             op.infer(&facts, &mut InferCx::new(&mut fresh))?.into_iter().map(Some).collect();

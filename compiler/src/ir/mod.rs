@@ -5,4 +5,4 @@ pub mod text;
 mod verify;
 
 pub use graph::{Branch, Graph, Kind, Node, NodeId, Opaque, Origin, Output, Value};
-pub use verify::{IrError, verify};
+pub use verify::{IrError, verify, verify_after};

@@ -94,6 +94,14 @@ impl Engine {
         engine
     }
 
+    /// Checks the graph's invariants, where they are checked after every phase.
+    ///
+    /// # Errors
+    /// The first one that is broken.
+    pub(super) fn verify_after(&self, phase: &'static str) -> Result<(), RewriteError> {
+        crate::ir::verify_after(&self.graph).map_err(|source| RewriteError::Invariant { phase, source })
+    }
+
     /// Makes the terms of all values anew, after operands changed. Values with equal terms are equal: the later one's users
     /// are moved to the earlier one. Returns whether any were.
     pub fn refresh(&mut self) -> bool {

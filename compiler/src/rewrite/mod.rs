@@ -74,6 +74,14 @@ pub enum RewriteError {
         /// The value.
         value: String,
     },
+    /// A phase left a graph behind that breaks an invariant.
+    #[error("{phase} broke the graph: {source}; this is a defect of convc")]
+    Invariant {
+        /// What was done.
+        phase: &'static str,
+        /// What is broken.
+        source: crate::ir::IrError,
+    },
     /// Constants could not be folded.
     #[error("constants could not be folded: {0}")]
     Fold(String),
@@ -266,6 +274,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     let original_values = terms_of_values(&engine);
     let mut work = Work::new(&engine, &rules, options);
     engine.splits_to_slices()?;
+    engine.verify_after("reading splits as slices")?;
     work.recognise_first(&mut engine)?;
     work.improve(&mut engine)?;
     let mut kept = Vec::new();
@@ -273,6 +282,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     if options.dialect == Dialect::Onnx {
         let left = engine.write_out(&recognising, primitives::is_system)?;
         kept.extend(left.into_iter().map(|(id, e)| (engine.graph.node(id).name.clone(), e)));
+        engine.verify_after("writing operators out")?;
         work.recognising.clear();
         work.improve(&mut engine)?;
     }
@@ -283,7 +293,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     engine.slices_to_splits()?;
     engine.refresh();
     engine.graph.remove_dead();
-    debug_assert_eq!(crate::ir::verify(&engine.graph), Ok(()));
+    engine.verify_after("rewriting")?;
     let outputs_after = terms_of_outputs(&engine);
     let values = terms_of_values(&engine);
     Ok(Rewritten {

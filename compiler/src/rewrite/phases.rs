@@ -59,7 +59,9 @@ impl<'a> Work<'a> {
             let before = self.made;
             self.made += settle(engine, &self.normalising, options, self.made)?;
             let exploring = self.exploring.clone();
+            engine.verify_after("folding and normalising")?;
             self.explore_all(engine, &exploring, true)?;
+            engine.verify_after("exploring")?;
             self.made += settle(engine, &self.normalising, options, self.made)?;
             if self.made == before {
                 self.recognise(engine)?;
@@ -98,6 +100,7 @@ impl<'a> Work<'a> {
     fn recognise(&mut self, engine: &mut Engine) -> Result<usize, RewriteError> {
         let left = self.options.max_rewrites.saturating_sub(self.made);
         let found = engine.recognise(&self.recognising, left, self.options)?;
+        engine.verify_after("recognising")?;
         self.made += found;
         Ok(found)
     }

@@ -15,10 +15,10 @@ use super::{
     closure::{Closure, Shapes},
     lines::{NodeLine, Side, StepLine, TermLine, Trace, TypeLine},
     table::{Bad, Folded, Table, op_of},
+    written,
 };
 use crate::{
-    ir::{Graph, Kind},
-    ops::primitives::is_system,
+    ir::Graph,
     rewrite::{
         definitions::{DEFINITION, definition},
         elements::Elements,
@@ -27,7 +27,7 @@ use crate::{
         rederive_step,
         rule::Exactness,
         rules,
-        terms::{Head, TermId, constant_key, op_key},
+        terms::{Head, TermId, constant_key},
     },
 };
 
@@ -55,8 +55,8 @@ pub struct Proof {
     pub in_model: Option<usize>,
     /// Terms found in the file written, if one was given.
     pub in_optimized: Option<usize>,
-    /// Operators of domain `ai.convc` that were not compared with what they are spelled as in the file written.
-    pub spelled_otherwise: usize,
+    /// Operators, of both sides, that were compared with the file written by their definitions.
+    pub written_out: usize,
 }
 
 /// Why a trace proves nothing.
@@ -138,9 +138,9 @@ pub fn replay(trace: &Trace, model: Option<&Graph>, optimized: Option<&Graph>) -
     }
     if let Some(graph) = optimized {
         let engine = Engine::new(graph.clone());
-        let mut compare = Compare { trace, model: model.as_ref(), engine: &engine, otherwise: 0 };
-        proof.in_optimized = Some(compare.run().map_err(NotProved::Optimized)?);
-        proof.spelled_otherwise = compare.otherwise;
+        let found = written::compare(trace, &table, &shapes, model.as_ref(), &engine).map_err(NotProved::Optimized)?;
+        proof.in_optimized = Some(found.terms);
+        proof.written_out = found.written_out;
     }
     Ok(proof)
 }
@@ -251,12 +251,13 @@ fn check_opaque(trace: &Trace, equal: &mut dyn FnMut(u32, u32) -> bool, proof: &
             return Err(wrong("the trace does not say what it works on"));
         };
         let (was, is) = (was.operands.as_deref().unwrap_or_default(), is.operands.as_deref().unwrap_or_default());
-        let same = was.len() == is.len()
-            && was.iter().zip(is).all(|(a, b)| match (a, b) {
-                (Some(a), Some(b)) => equal(*a, *b),
-                (None, None) => true,
-                _ => false,
-            });
+        // Operands that are left out at the end may be so in either.
+        let operand = |list: &[Option<u32>], i: usize| list.get(i).copied().flatten();
+        let same = (0..was.len().max(is.len())).all(|i| match (operand(was, i), operand(is, i)) {
+            (Some(a), Some(b)) => equal(a, b),
+            (None, None) => true,
+            _ => false,
+        });
         if !same {
             return Err(wrong("the steps do not prove that it works on what it worked on"));
         }
@@ -345,105 +346,4 @@ fn find(line: &TermLine, found: &BTreeMap<u32, TermId>, engine: &Engine) -> Resu
     }
     let operands = line.operands.iter().map(|o| o.and_then(|o| found.get(&o).copied())).collect();
     Ok(engine.terms.find_apply(&op_of(line)?, operands))
-}
-
-/// The terms after against the file written, side by side.
-struct Compare<'a> {
-    trace: &'a Trace,
-    model: Option<&'a Engine>,
-    engine: &'a Engine,
-    otherwise: usize,
-}
-
-impl Compare<'_> {
-    fn run(&mut self) -> Result<usize, String> {
-        let graph = &self.engine.graph;
-        let own: BTreeMap<&str, TermId> =
-            graph.outputs().iter().map(|o| (o.name.as_str(), self.engine.term(o.value))).collect();
-        if own.len() != self.trace.outputs.len() {
-            return Err("it has another number of outputs".into());
-        }
-        let mut stack = Vec::new();
-        for o in &self.trace.outputs {
-            stack.push((o.after, *own.get(&*o.name).ok_or_else(|| format!("it has no output {:?}", o.name))?));
-        }
-        let mut seen = BTreeSet::new();
-        while let Some((id, t)) = stack.pop() {
-            if seen.insert((id, t)) {
-                self.pair(id, t, &mut stack)?;
-            }
-        }
-        Ok(seen.len())
-    }
-
-    fn pair(&mut self, id: u32, t: TermId, stack: &mut Vec<(u32, TermId)>) -> Result<(), String> {
-        let Some(line) = self.trace.term(id) else { return Err(format!("there is no term {id}")) };
-        let term = self.engine.terms.get(t);
-        let at = || match term.origins.first() {
-            Some(o) => format!("at {o:?}"),
-            None => format!("at term {id}"),
-        };
-        match (&term.head, &line.op, &line.constant, &line.value) {
-            (_, Some(_), _, _) if op_of(line).is_ok_and(|op| is_system(&op)) => {
-                self.otherwise += 1;
-                Ok(())
-            }
-            (Head::Constant(c), _, Some(k), _) => {
-                let (is, said) = (constant_key(c), k.key()?);
-                if is == said { Ok(()) } else { Err(format!("{} the constant is {is}, not {said}", at())) }
-            }
-            (Head::Op(op), Some(_), _, _) => {
-                let (is, said) = (op_key(op), op_key(&op_of(line)?));
-                if is != said {
-                    return Err(format!("{} there is {is}, not {said}", at()));
-                }
-                let pairs = line.operands.iter().zip(&term.operands);
-                if line.operands.len() != term.operands.len() || pairs.clone().any(|(a, b)| a.is_some() != b.is_some())
-                {
-                    return Err(format!("{} {} has other operands", at(), op.name()));
-                }
-                stack.extend(pairs.filter_map(|(a, b)| Some(((*a)?, (*b)?))));
-                Ok(())
-            }
-            (Head::Value(own), _, _, Some(name)) if own.starts_with("input:") || name.starts_with("input:") => {
-                if **own == **name { Ok(()) } else { Err(format!("there is {own}, not {name}")) }
-            }
-            (Head::Value(_), _, _, Some(_)) => self.pair_opaque(id, t, stack).map_err(|e| format!("{} {e}", at())),
-            _ => Err(format!("{} there is another kind of term", at())),
-        }
-    }
-
-    /// Results of a node that is not looked into: the same operator with the same attributes, as far as they can be seen.
-    fn pair_opaque(&self, id: u32, t: TermId, stack: &mut Vec<(u32, TermId)>) -> Result<(), String> {
-        let written = self.trace.nodes.iter().find(|n| n.side == Side::Written && n.terms.contains(&id));
-        let written = written.ok_or("the trace does not say what it works on")?;
-        let Some(v) = self.engine.value(t) else { return Err("the value is lost".into()) };
-        let node = self.engine.graph.node(v.node);
-        if node.kind.name() != written.op {
-            return Err(format!("there is {}, not {}", node.kind.name(), written.op));
-        }
-        let name = self.trace.term(id).and_then(|t| t.value.as_deref()).unwrap_or_default();
-        if name.rsplit_once(':').map(|(_, port)| port) != Some(&v.port.to_string()) {
-            return Err("it is another output of the node".into());
-        }
-        let of_model = self.model.and_then(|m| m.value(m.terms.find_value(name)?).map(|v| &m.graph.node(v.node).kind));
-        if let (Some(Kind::Op(a)), Kind::Op(b)) = (of_model, &node.kind)
-            && op_key(a) != op_key(b)
-        {
-            return Err(format!("there is {}, not {}", op_key(b), op_key(a)));
-        }
-        let own = node.operands();
-        let operands = written.operands.as_deref().unwrap_or_default();
-        if own.len() != operands.len() {
-            return Err("it has other operands".into());
-        }
-        for (a, b) in operands.iter().zip(own) {
-            match (a, b) {
-                (Some(a), Some(b)) => stack.push((*a, self.engine.term(*b))),
-                (None, None) => {}
-                _ => return Err("it has other operands".into()),
-            }
-        }
-        Ok(())
-    }
 }

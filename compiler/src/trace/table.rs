@@ -163,6 +163,9 @@ impl Table {
         let facts: Option<Vec<Option<&Fact>>> =
             operands.iter().map(|o| o.map_or(Some(None), |o| self.terms.get(o).fact.as_ref().map(Some))).collect();
         let Some(facts) = facts else {
+            let known: Vec<Option<&Fact>> =
+                operands.iter().map(|o| o.and_then(|o| self.terms.get(o).fact.as_ref())).collect();
+            op.check(&known).map_err(|e| format!("{}: {e}", op.name()))?;
             if recorded.is_some() {
                 self.taken.insert(id);
             }

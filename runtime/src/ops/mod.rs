@@ -3,6 +3,7 @@
 
 use crate::{DType, Data, Dim, Fact, OpError, Real, Tensor, attrs::Attrs, kernels::Isa, sys::Pool};
 
+mod check;
 pub mod compose;
 mod copy;
 pub mod elementwise;
@@ -155,7 +156,7 @@ macro_rules! operators {
             /// The operator `name` with these attributes.
             ///
             /// # Errors
-            /// If there is no such operator, or an attribute is missing, malformed or unknown.
+            /// If there is no such operator, or an attribute is missing, malformed or unknown, or they do not go together.
             pub fn from_attrs(name: &str, mut attrs: Attrs) -> Result<Op, OpError> {
                 let op = $($(if <$module::$variant as Operator>::NAMES.contains(&name) {
                     Op::$variant(<$module::$variant as Operator>::from_attrs(name, &mut attrs)?)
@@ -164,7 +165,7 @@ macro_rules! operators {
                 };
                 match attrs.keys().next() {
                     Some(k) => Err(OpError::Unsupported(format!("attribute {k} of {name}"))),
-                    None => Ok(op),
+                    None => op.check(&[]).map(|()| op),
                 }
             }
 

@@ -168,6 +168,15 @@ impl Writer<'_> {
             node.operands().iter().map(|o| o.and_then(|v| scope.names.get(&v).cloned())).collect();
         let outputs: Vec<String> =
             results(graph, id).map(|v| scope.names.get(&v).cloned().unwrap_or_default()).collect();
+        // What does not follow from the operands' types is stated, as it was in the model read.
+        let untyped = || node.operands().iter().flatten().any(|v| graph.fact(*v).is_none());
+        if matches!(node.kind, Kind::Opaque(_)) || untyped() {
+            for (name, v) in outputs.iter().zip(results(graph, id)) {
+                if let Some(fact) = graph.fact(v).filter(|_| used.contains(&v)) {
+                    scope.types.push(value_info(name, fact));
+                }
+            }
+        }
         match &node.kind {
             Kind::Input => {}
             Kind::Constant(c) => {
@@ -203,11 +212,6 @@ impl Writer<'_> {
             }
             Kind::Opaque(o) => {
                 let n = carried(o, &inputs, &outputs, outer, &mut self.names)?;
-                for (name, v) in outputs.iter().zip(results(graph, id)) {
-                    if let Some(fact) = graph.fact(v).filter(|_| used.contains(&v)) {
-                        scope.types.push(value_info(name, fact));
-                    }
-                }
                 self.finish(scope, id, &node.name, vec![n], &node.origins);
             }
         }

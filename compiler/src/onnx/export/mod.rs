@@ -77,6 +77,9 @@ pub enum WriteError {
         /// Its size.
         bytes: u64,
     },
+    /// The graph breaks an invariant.
+    #[error("the graph to be written breaks an invariant: {0}; this is a defect of convc")]
+    Invariant(#[from] crate::ir::IrError),
     /// Our own message could not be encoded.
     #[error("the model could not be encoded: {0}")]
     Encode(#[from] protobuf::Error),
@@ -95,6 +98,7 @@ pub enum WriteError {
 /// # Errors
 /// If an operator cannot be written at the model's opset, or the file would be too large.
 pub fn export(model: &Model, options: &ExportOptions) -> Result<Exported, WriteError> {
+    crate::ir::verify_after(&model.graph)?;
     let (proto, constants, written) = Writer::new(model, options).write()?;
     let inline = pieces(&proto, &constants, None)?;
     if !options.external_data && inline.0.len() <= options.largest_file {

@@ -69,6 +69,8 @@ struct Importer<'a> {
     nodes: usize,
     /// Whether a node that is carried as it is calls a function from within.
     keeps_functions: bool,
+    /// Whether the type of some value is what the model states of it, which cannot be checked.
+    believes: bool,
 }
 
 /// Reads the model at `path`, which is mapped into memory; external data comes from the folder it lies in.
@@ -121,6 +123,7 @@ fn read(bytes: Blob, base: Option<&Path>, limits: &Limits, lenient: bool) -> Res
         problems: Vec::new(),
         nodes: 0,
         keeps_functions: false,
+        believes: false,
     };
     let mut model = importer.model(&proto)?;
     if importer.keeps_functions {
@@ -229,10 +232,19 @@ impl<'a> Importer<'a> {
             graph_metadata: proto.graph.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
             ..Model::default()
         };
-        let stated = proto.graph.value_info.iter().chain(&proto.graph.output);
-        let value_info = stated.map(|v| (v.name.as_str(), v)).collect();
+        // What outputs are declared to be is left out: other programs only warn where it is not what comes out.
+        let value_info = proto.graph.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
         let env = Env { opsets, attributes: None, prefix: String::new(), calls: Vec::new(), depth: 0, value_info };
         self.main_graph(&mut model, &proto.graph, &env)?;
+        if let Err(e) = crate::ir::verify_after(&model.graph) {
+            let what = format!("is read into a graph that breaks an invariant: {e}");
+            self.fail(Problem::new(
+                Severity::Error,
+                "model",
+                what,
+                "this is a defect of convc; please report the model",
+            ))?;
+        }
         Ok(model)
     }
 }

@@ -174,7 +174,8 @@ impl<'a> Importer<'a> {
             Ok(Ok(values)) => values,
             Ok(Err(Refusal::Limit(e))) => return Err(e),
             Ok(Err(Refusal::Import(e))) => {
-                let unknown = operands.iter().flatten().any(|v| graph.fact(*v).is_none());
+                // Where a type is unknown or only believed, what does not fit may be the declaration and not the node.
+                let unknown = self.believes || operands.iter().flatten().any(|v| graph.fact(*v).is_none());
                 let (invalid, reason) = match e {
                     ImportError::Invalid(reason) => (!unknown, reason),
                     ImportError::Unsupported(reason) => (false, reason),
@@ -214,6 +215,7 @@ impl<'a> Importer<'a> {
             let mut nameless = |axis: usize| Dim::symbol(format!("?{out}_{axis}"));
             if let Ok(Declared::Tensor(fact)) = declared(info, &mut nameless) {
                 graph.set_fact(v, Some(fact));
+                self.believes = true;
             }
         }
         names.insert(out.to_owned(), Some(v));
