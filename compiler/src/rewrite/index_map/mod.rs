@@ -198,6 +198,14 @@ impl IndexMap {
 
     /// Takes digits whose product is an open size, for all values of its symbols, from the front.
     fn take_open(&mut self, left: &mut VecDeque<Digit>, n: &Dim) -> Option<Vec<Digit>> {
+        // Whole digits need no quotient, which is no expression where a size may be 0.
+        let mut product = Dim::fixed(1);
+        for i in 0..left.len() {
+            product = product * self.dim_of(&[left[i]]);
+            if product.equals(n) == Some(true) {
+                return Some(left.drain(..=i).collect());
+            }
+        }
         let mut taken: Vec<Digit> = Vec::new();
         let mut rest = n.clone();
         while rest != Dim::fixed(1) {
