@@ -15,6 +15,7 @@ use convc_runtime::{
     session::{RunError, Session, SessionOptions},
 };
 
+use compare::differs_by_noise;
 pub use compare::{Difference, Tolerance, difference};
 
 use crate::{
@@ -31,6 +32,9 @@ pub const OUTPUTS: Tolerance = Tolerance { of_largest: 1e-4, of_each: 1e-3 };
 
 /// How far the two sides of a region may lie apart in f64.
 const REGIONS: Tolerance = Tolerance { of_largest: 1e-9, of_each: 1e-7 };
+
+/// What sums in f64 may leave where they cancel out, relative to the largest element that a region begins with.
+const NOISE: f64 = 1e-13;
 
 /// Why a rewritten model was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -200,9 +204,15 @@ fn check_region(
     let before = before.map_err(|e| fail(format!("the original fails: {e}")))?;
     let after = after.map_err(|e| fail(format!("the rewritten side fails: {e}")))?;
     let mut worst = 0.0f64;
+    // f64 values stand for those of the terms' own types, to which constants are rounded.
+    let dtype = |t: &TermId| rewritten.terms.get(*t).fact.as_ref().map(|f| f.dtype);
+    let types = region.leaves.iter().chain(&befores).filter_map(dtype);
+    let tolerance = types.fold(REGIONS, Tolerance::with_roundings_of);
+    let values = from_leaves.values().filter_map(Tensor::to_f64s).flatten().filter(|v| v.is_finite());
+    let noise = NOISE * values.fold(0.0f64, |m, v| m.max(v.abs()));
     for (b, a) in before.iter().zip(&after) {
-        let d = difference("", a, b, REGIONS);
-        if !d.agree {
+        let d = difference("", a, b, tolerance);
+        if !d.agree && !differs_by_noise(a, b, noise) {
             return Err(fail(d.problem.unwrap_or_else(|| "the values differ".into())));
         }
         let largest = b.to_f64s().map_or(0.0, |v| v.iter().fold(0.0f64, |m, x| m.max(x.abs())));
@@ -273,7 +283,7 @@ fn check_outputs(
     let (before, after) = (run(original)?, run(rewritten)?);
     let mut rows = Vec::new();
     for ((o, a), b) in original.outputs().iter().zip(&after).zip(&before) {
-        let d = difference(&o.name, a, b, OUTPUTS);
+        let d = difference(&o.name, a, b, OUTPUTS.with_roundings_of(b.dtype()));
         if !d.agree {
             return Err(VerifyError::Output {
                 name: o.name.clone(),
