@@ -154,7 +154,7 @@ def feeds(ort: onnxruntime.InferenceSession, points: list[int], rng: random.Rand
         elif dtype.kind in "iu":
             array = values.integers(0 if dtype.kind == "u" else -20, 21, shape)
             if attempt == 2:
-                array = array * (5 if dtype.itemsize == 1 else 50_000_000)
+                array = array * (5 if dtype.itemsize == 1 else 50_000)  # sums that overflow saturate in ONNX Runtime
         else:
             array = values.standard_normal(shape) * (1.0 if attempt != 1 else 3.0)
         made[port.name] = np.asarray(array).astype(dtype)
@@ -193,13 +193,15 @@ def difference(got: np.ndarray, want: np.ndarray, slack) -> str:
     if not finite.any():
         return ""
     apart, largest = np.abs(a - b)[finite], np.abs(b[finite]).max()
-    if apart.max() <= TOLERANCE[want.dtype] * largest + np.finfo(want.dtype).tiny:
+    # next to nothing is nothing: what underflows in one order of operations does not in another
+    room = TOLERANCE[want.dtype] * largest + float(np.finfo(want.dtype).eps) ** 1.5
+    if apart.max() <= room:
         return ""
     noise = np.zeros_like(apart)
     for o in slack():
         o = o.astype(np.float64)[finite]
         noise = np.maximum(noise, np.where(np.isfinite(o), np.abs(o - b[finite]), np.inf))
-    allowed = TOLERANCE[want.dtype] * largest + 50 * noise.max()
+    allowed = room + 50 * noise.max()
     if apart.max() <= allowed:
         return ""
     return f"{apart.max():.3g} apart, largest element {largest:.3g}, {int((apart > allowed).sum())} of {want.size} elements"
