@@ -8,7 +8,7 @@ families beside them that train with plain BatchNormalization. --find looks thro
 Weights are random, BatchNormalization statistics and affine parameters too. Each network is exported
   as trained   every branch and every BatchNormalization in the file: TorchScript in eval mode with do_constant_folding=False and
                training=PRESERVE, dynamo with optimize=False
-  as fused     after reparameterize_model, by TorchScript in its ordinary way
+  as fused     after reparameterize_model, by the same exporter in its ordinary way
 into --models (once). For each file as trained
   counts       nodes and Conv that convc leaves of it are at most those that convc leaves of the file as fused
   BN           no BatchNormalization stands next to a Conv, ConvTranspose, Gemm or MatMul that could take it exactly
@@ -70,7 +70,7 @@ def network(name: str, fused: bool):
 
 
 def export(name: str, form: str, models: Path, existing: bool) -> Path | str:
-    """The network's file, written if it is missing, or why there is none. `form`: ts, dynamo or fused."""
+    """The network's file, written if it is missing, or why there is none. `form`: ts, dynamo, ts-fused or dynamo-fused."""
     path = models / f"{name}.{form}.onnx"
     if path.exists():
         return path
@@ -81,15 +81,16 @@ def export(name: str, form: str, models: Path, existing: bool) -> Path | str:
     warnings.filterwarnings("ignore")
     x = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
     how: dict = dict(input_names=["input"], output_names=["output"])
-    if form == "dynamo":
-        how |= dict(dynamo=True, optimize=False, opset_version=18, external_data=False, verbose=False)
-    elif form == "ts":
-        how |= dict(dynamo=False, opset_version=17, do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE)
+    exporter, _, fused = form.partition("-")
+    if exporter == "dynamo":
+        how |= dict(dynamo=True, optimize=bool(fused), opset_version=18, external_data=False, verbose=False)
     else:
         how |= dict(dynamo=False, opset_version=17)
+        if not fused:
+            how |= dict(do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE)
     models.mkdir(parents=True, exist_ok=True)
     try:
-        torch.onnx.export(network(name, form == "fused"), (x,), str(path), **how)
+        torch.onnx.export(network(name, bool(fused)), (x,), str(path), **how)
     except Exception as e:
         path.unlink(missing_ok=True)
         return f"{type(e).__name__}: {e}".splitlines()[0][:160]
@@ -241,9 +242,9 @@ def main() -> int:
     rows: list[Row] = []
     missing: list[str] = []
     for name in args.names:
-        fused = export(name, "fused", args.models, args.existing)
         written = 0
         for form in args.exporter:
+            fused = export(name, f"{form}-fused", args.models, args.existing)
             path = export(name, form, args.models, args.existing)
             if isinstance(fused, str) or isinstance(path, str):
                 missing.append(f"{name} {form}: {fused if isinstance(fused, str) else path}")
