@@ -266,7 +266,8 @@ mod models {
     fn saturated_regions(graph: Graph, visit: &mut dyn FnMut(&EGraph, &RecExpr<Node>, NodeCost<'_>)) {
         let options = Options::default();
         let rules = selected_rules(&options).expect("all rules");
-        let (normalising, exploring): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r.phase == Phase::Normalise);
+        let of_phase = |phase: Phase| rules.iter().copied().filter(|r| r.phase == phase).collect::<Vec<_>>();
+        let (normalising, exploring) = (of_phase(Phase::Normalise), of_phase(Phase::Explore));
         let mut engine = Engine::new(graph);
         settle(&mut engine, &normalising, &options, 0).expect("the model is sound");
         let pricing = Pricing::new(&options);
