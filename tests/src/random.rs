@@ -13,6 +13,7 @@ mod mixed_algebra;
 mod permute;
 mod plain;
 mod pooling;
+mod products;
 mod shape;
 mod siblings;
 mod swarm;
@@ -22,7 +23,7 @@ use std::fmt::Write;
 
 pub use activations::{gelu, hard_sigmoid, hard_swish, mean_of, mish, swish};
 pub use attention::attention;
-pub use border::filled_border;
+pub use border::{constant_border, filled_border};
 pub use bounds::{clamps, extremes, pad_of_pad, reductions, relu_of_nonnegative};
 pub use channels::{
     blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps,
@@ -40,6 +41,7 @@ pub use plain::{casts, concat_of_concat, concats, fills, identities, neutral, re
 pub use pooling::{
     normalised_product, pad_max_pool, pointwise_and_average, pool_of_pool, pooled_activation, resize_conv, transposed,
 };
+pub use products::{normalised_rows, product_of_normalised, products_of_one, rows_of_scaled};
 pub use shape::{computed_reshape, gathers, pads, slices, transpose, transpose_of_ones, transposes, view, views};
 pub use siblings::slice_of_siblings;
 pub use swarm::{conv_of_blocks, space_to_depth};

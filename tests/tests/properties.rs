@@ -80,6 +80,7 @@ subjects! {
     shift_as_conv: "shift-as-conv" Field |r| random::per_channel(r, &["Add", "Sub"]);
     pad_into_conv: "pad-into-conv" Field random::pad_conv;
     border_of_bias: "border-of-bias" Field |r| random::filled_border(r, true);
+    border_map: "border-map" Field random::constant_border;
     border_fill: "border-fill" Field |r| random::filled_border(r, false);
     pad_into_maxpool: "pad-into-maxpool" Float random::pad_max_pool;
     activation_before_maxpool: "activation-before-maxpool" Float random::pooled_activation;
@@ -102,6 +103,10 @@ subjects! {
     pointwise_before_pool: "pointwise-before-pool" Float |r| random::pointwise_and_average(r, true);
     pointwise_before_resize: "pointwise-before-resize" Float random::resize_conv;
     bn_into_product: "bn-into-product" Field random::normalised_product, rounding &["scale-is-sane"];
+    bn_into_rows: "bn-into-rows" Field random::normalised_rows, rounding &["scale-is-sane"];
+    scale_before_rows: "scale-before-rows" Field random::rows_of_scaled;
+    bn_before_product: "bn-before-product" Field random::product_of_normalised, rounding &["scale-is-sane"];
+    product_add: "product-add" Field random::products_of_one;
     avgpool_as_conv: "avgpool-as-conv" Float random::average_pool, rounding &["window-fits"];
     conv_compose: "conv-compose" Field random::chain, rounding &["finite-elements"];
     split_attention: "split-attention" Float random::attention;

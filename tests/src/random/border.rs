@@ -169,3 +169,60 @@ pub fn filled_border(rng: &mut Rng, bias: bool) -> String {
     let y = painter.y;
     t.finish(&y)
 }
+
+/// A padded map and a constant of its size, which mostly is one number inside and one on the border; a convolution before.
+pub fn constant_border(rng: &mut Rng) -> String {
+    let (c, n) = (rng.range(1, 3), rng.range(1, 2) as usize);
+    let mut t = Text::new(rng, "f64");
+    let sizes: Vec<i64> = (0..n).map(|_| rng.range(1, 4)).collect();
+    let batch = rng.pick(&["N", "1", "2"]).to_owned();
+    let input =
+        t.input(&[batch, c.to_string()].into_iter().chain(sizes.iter().map(i64::to_string)).collect::<Vec<_>>());
+    let own = numbers(rng, c);
+    let of_conv = rng.chance(60);
+    let y = if of_conv {
+        let w = t.random(&[c, c].into_iter().chain(vec![1; n]).collect::<Vec<_>>());
+        let b = t.constant_of("f64", &[c], &format!("{own:?}"));
+        let (ones, none) = (vec![1; n], vec![0; 2 * n]);
+        let attributes = format!("auto_pad=\"NOTSET\", dilations={ones:?}, group=1, pads={none:?}, strides={ones:?}");
+        t.op("Conv", &[&input, &w, &b], &attributes)
+    } else {
+        t.op("Relu", &[&input], "")
+    };
+    let mut pads: Vec<(i64, i64)> = (0..n).map(|_| (rng.range(0, 2), rng.range(0, 2))).collect();
+    pads[0].0 = pads[0].0.max(1);
+    let begins = pads.iter().map(|p| p.0);
+    let all: Vec<i64> = [0, 0].into_iter().chain(begins).chain([0, 0]).chain(pads.iter().map(|p| p.1)).collect();
+    let all = t.ints(&all);
+    let y = t.op("Pad", &[&y, &all], "mode=\"constant\"");
+    let border = numbers(rng, c);
+    let inside: Vec<f64> = match rng.range(0, 3) {
+        0 => border.clone(),
+        1 if of_conv => border.iter().zip(&own).map(|(o, b)| o - b).collect(),
+        _ => numbers(rng, c),
+    };
+    let shape: Vec<i64> = sizes.iter().zip(&pads).map(|(s, p)| s + p.0 + p.1).collect();
+    let channels = if rng.chance(15) { 1 } else { c };
+    let positions: i64 = shape.iter().product();
+    let mut values = Vec::new();
+    for k in 0..channels as usize {
+        for position in 0..positions {
+            let (mut rest, mut outside) = (position, false);
+            for axis in (0..n).rev() {
+                let at = rest % shape[axis];
+                rest /= shape[axis];
+                outside |= at < pads[axis].0 || at >= shape[axis] - pads[axis].1;
+            }
+            values.push(if outside { border[k] } else { inside[k] });
+        }
+    }
+    if rng.chance(30) {
+        let odd = rng.range(0, values.len() as i64 - 1) as usize;
+        values[odd] += 1.0;
+    }
+    let shape: Vec<i64> = [1, channels].into_iter().chain(shape).collect();
+    let m = t.constant_of("f64", &shape, &format!("{values:?}"));
+    let operands = if rng.chance(50) { [&y, &m] } else { [&m, &y] };
+    let z = t.op("Add", &[operands[0], operands[1]], "");
+    t.finish(&z)
+}

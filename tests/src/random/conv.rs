@@ -139,7 +139,12 @@ pub fn branches(rng: &mut Rng) -> String {
     }
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
-    let input = t.input(&x.dims());
+    let mut input = t.input(&x.dims());
+    if rng.chance(25) {
+        // What the convolutions read may be a sum as well.
+        let other = t.input(&x.dims());
+        input = t.op("Add", &[&input, &other], "");
+    }
     let input = unbounded(rng, &mut t, input, 20);
     // By how much padding exceeds the reach decides the size of the result.
     let room: Vec<i64> = (0..n).map(|a| lead.begin[a] + lead.end[a] - lead.reach(a)).collect();
@@ -194,7 +199,7 @@ pub fn branches(rng: &mut Rng) -> String {
     while leaves.len() > 1 {
         let a = leaves.remove(rng.range(0, leaves.len() as i64 - 1) as usize);
         let b = leaves.remove(rng.range(0, leaves.len() as i64 - 1) as usize);
-        let sum = t.op("Add", &[&a, &b], "");
+        let sum = t.op(if rng.chance(70) { "Add" } else { "Sub" }, &[&a, &b], "");
         leaves.push(sum);
     }
     let y = leaves.remove(0);

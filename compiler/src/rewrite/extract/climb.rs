@@ -15,6 +15,7 @@ pub(crate) fn climb(selection: &mut Selection<'_>) {
         selection.refit();
         while single(selection) {}
         joint(selection);
+        evict(selection);
         if selection.total() >= before {
             return;
         }
@@ -79,6 +80,52 @@ fn joint(selection: &mut Selection<'_>) {
             selection.back(mark);
         }
     }
+}
+
+/// Tries for every class that several classes in use need to let all of them do without it: one reader of a convolution may
+/// have taken in the BatchNormalization that another reader still needs, and folding it into the convolution pays only once
+/// nothing reads that as it was.
+fn evict(selection: &mut Selection<'_>) {
+    let used = selection.used();
+    let mut place = vec![0; selection.problem.classes.len()];
+    used.iter().enumerate().for_each(|(i, class)| place[*class] = i);
+    for class in used {
+        if !selection.in_use(class) {
+            continue;
+        }
+        let needs = |(user, i): &&(usize, usize)| selection.in_use(*user) && selection.chosen(*user) == Some(*i);
+        let mut users: Vec<usize> = selection.problem.users(class).iter().filter(needs).map(|u| u.0).collect();
+        users.dedup();
+        if users.len() < 2 {
+            continue;
+        }
+        // What others may be made of goes first.
+        users.sort_by_key(|user| std::cmp::Reverse(place[*user]));
+        let (start, mark) = (selection.total(), selection.mark());
+        let all = users.into_iter().all(|user| without(selection, user, class));
+        if !all || selection.total() >= start {
+            selection.back(mark);
+        }
+    }
+}
+
+/// Takes the best alternative of `user` that does not need `class` itself. Returns whether there is one.
+fn without(selection: &mut Selection<'_>, user: usize, class: usize) -> bool {
+    if !selection.in_use(user) {
+        return true;
+    }
+    let mut best: Option<(Cost, usize)> = None;
+    for (to, alternative) in selection.problem.classes[user].iter().enumerate() {
+        if alternative.needs.contains(&class) {
+            continue;
+        }
+        let mark = selection.mark();
+        if selection.swap_without_cycle(user, to) && best.is_none_or(|b| selection.total() < b.0) {
+            best = Some((selection.total(), to));
+        }
+        selection.back(mark);
+    }
+    best.is_some_and(|(_, to)| selection.swap_without_cycle(user, to))
 }
 
 /// Takes a way if it lowers the cost. Returns whether it did.

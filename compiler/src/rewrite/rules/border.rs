@@ -1,7 +1,7 @@
 //! Borders filled with a constant per channel, as diverse branch blocks have them: a convolution's padding with zeros and a
 //! shift do the same.
 
-use convc_runtime::DType;
+use convc_runtime::{DType, Op, ops::pad::PadMode};
 
 use super::{
     affine::map_at,
@@ -12,7 +12,7 @@ use super::{
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View},
+    view::{App, Class, Expr, View, is_zero},
 };
 
 /// How many operators a swarm of assignments may have.
@@ -171,5 +171,130 @@ pub const BORDER_FILL: Rule = Rule {
     },
 };
 
+const MAP_INSIDE: Condition = Condition {
+    name: "inside-constant",
+    text: "within the padding, the constant that is added holds one finite number for each channel",
+};
+const MAP_BORDER: Condition = Condition {
+    name: "border-constant",
+    text: "beside the padded map, the constant that is added holds one finite number for each channel",
+};
+
+/// `pad(x, 0) + m  =>  pad(x + (i - o), 0) + o`, where the constant `m` is `i` inside and `o` on the border
+///
+/// Sound over the reals: inside, `o` comes and goes; on the border it is added to 0. Where `x` is a convolution whose bias
+/// is `o - i` but for rounding, it loses its bias instead.
+/// Requires: padding of spatial axes with zeros; a constant of the padded map's size.
+/// Not sound for: a constant that varies over the map, or over its border.
+/// Exactness: reassociated.
+/// Pays: a padded convolution behind takes the padding and the shift, one before takes the other shift; a constant of the
+/// map's size becomes one number for each channel.
+pub const BORDER_MAP: Rule = Rule {
+    name: "border-map",
+    equation: "pad(x, 0) + m => pad(x + (i - o), 0) + o",
+    conditions: &[MAP_INSIDE, MAP_BORDER],
+    exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
+    pays: "the padding and the shifts become convolutions' own",
+    phase: Phase::Explore,
+    roots: &["Add"],
+    search: |cx, class, app| {
+        let view = cx.view;
+        for place in [0, 1] {
+            let (Some(padded), Some(m)) = (app.operand(place), app.operand(1 - place)) else { continue };
+            let Some(sizes) = full_size(view, class, m) else { continue };
+            for pad in view.apps(padded) {
+                let Some((x, pads)) = zero_padded(view, &pad) else { continue };
+                cx.begin();
+                if let Some((inside, border)) = inside_and_border(cx, m, &sizes, &pads) {
+                    let lhs = |x: Expr| Expr::of(app).with_operand(place, Expr::of(&pad).with_operand(0, x));
+                    shifts_for_map(cx, &lhs, x, &pads, &inside, &border);
+                }
+            }
+        }
+    },
+};
+
+/// The sizes `[N, C, D1..Dn]` of a constant map that is as large as the class it is added in; each of the first two may be 1.
+fn full_size(view: &dyn View, class: Class, m: Class) -> Option<Vec<usize>> {
+    let (of, sizes) = (view.fact(class)?, view.constant(m).and(view.fact(m))?.fixed_shape()?);
+    let same = of.shape.iter().zip(&sizes).skip(2).all(|(a, &b)| a.as_fixed() == i64::try_from(b).ok());
+    let channels = of.shape.get(1)?.as_fixed().and_then(|c| usize::try_from(c).ok())?;
+    let spatial = sizes.len() > 2 && of.rank() == sizes.len();
+    let given = same && spatial && sizes[0] == 1 && (sizes[1] == 1 || sizes[1] == channels);
+    given.then_some(sizes)
+}
+
+/// The operand of a Pad of spatial axes with zeros, and its pads: all beginnings, then all ends.
+fn zero_padded(view: &dyn View, pad: &App<'_>) -> Option<(Class, Vec<i64>)> {
+    let Op::Pad(op) = pad.op else { return None };
+    let (x, pads) = (pad.operand(0)?, view.constant(pad.operand(1)?)?.to_tensor().ok()?.to_i64s()?);
+    let rank = view.fact(x)?.rank();
+    let zeros = pad.operand(2).is_none_or(|v| is_zero(view, v) == Some(true));
+    let spatial = pads.len() == 2 * rank && pads.iter().enumerate().all(|(i, p)| *p == 0 || (i % rank > 1 && *p > 0));
+    let whole = op.mode == PadMode::Constant && pad.operand(3).is_none();
+    (whole && zeros && spatial && map_at(view, x).is_some()).then_some((x, pads))
+}
+
+/// The numbers of each channel of a constant map inside the pads and on the border.
+fn inside_and_border(cx: &mut Cx<'_>, m: Class, sizes: &[usize], pads: &[i64]) -> Option<(Vec<f64>, Vec<f64>)> {
+    let values = cx.view.constant(m)?.to_tensor().ok()?.to_f64s()?;
+    let rank = sizes.len();
+    let (channels, positions) = (sizes[1], sizes[2..].iter().product::<usize>());
+    if positions == 0 || values.len() != channels * positions {
+        return None;
+    }
+    let on_border = |position: usize| {
+        let mut rest = position;
+        (2..rank).rev().any(|axis| {
+            let at = (rest % sizes[axis]) as i64;
+            rest /= sizes[axis];
+            at < pads[axis] || at >= sizes[axis] as i64 - pads[rank + axis]
+        })
+    };
+    let border: Vec<bool> = (0..positions).map(on_border).collect();
+    let mut found = Vec::new();
+    for (condition, wanted) in [(MAP_INSIDE, false), (MAP_BORDER, true)] {
+        let mut one = Vec::new();
+        let mut verdict = Verdict::Holds;
+        for (c, map) in values.chunks(positions).enumerate() {
+            let mut of = map.iter().zip(&border).filter(|(_, b)| **b == wanted).map(|(v, _)| *v);
+            let first = of.next()?;
+            if !first.is_finite() || of.any(|v| v != first) {
+                verdict = Verdict::Fails(format!("it varies in channel {c}, or is no finite number"));
+            }
+            one.push(first);
+        }
+        if !cx.require(condition.name, verdict) {
+            return None;
+        }
+        found.push(one);
+    }
+    let border = found.pop()?;
+    Some((found.pop()?, border))
+}
+
+/// Puts shifts before and behind the Pad in the place of a map. `lhs` is the sum of the map and the padded term it is given.
+fn shifts_for_map(cx: &mut Cx<'_>, lhs: &dyn Fn(Expr) -> Expr, x: Class, pads: &[i64], inside: &[f64], border: &[f64]) {
+    let view = cx.view;
+    let (Some(map), Some(fact), Some(convs)) = (map_at(view, x), view.fact(x), settled(view, x)) else { return };
+    let (dtype, rank) = (fact.dtype, pads.len() / 2);
+    let spread = |v: &[f64]| if v.len() == 1 { vec![v[0]; map.channels] } else { v.to_vec() };
+    let (inside, border) = (spread(inside), spread(border));
+    let along = |v: Vec<f64>| along_channels(floats(dtype, &[v.len()], v), map.channels, rank);
+    let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<f64>>();
+    for conv in convs.iter().filter(|c| c.bias.is_some()) {
+        let Some(whole) = bias_of(view, conv).map(|b| sum(&b, &inside)) else { continue };
+        if equal_but_for_rounding(dtype, &whole, &border) {
+            let bare = Expr::op(conv.op.clone(), vec![Some(conv.x.into()), Some(conv.kernel.weights.clone()), None]);
+            cx.rewrite(lhs(conv.expr()), add(zero_pad(bare, pads), along(whole)));
+            return;
+        }
+    }
+    let shift: Vec<f64> = inside.iter().zip(&border).map(|(i, o)| i - o).collect();
+    let shifted = if shift.iter().all(|s| *s == 0.0) { x.into() } else { add(x.into(), along(shift)) };
+    cx.rewrite(lhs(x.into()), add(zero_pad(shifted, pads), along(border)));
+}
+
 /// The rules of this file.
-pub const RULES: &[&Rule] = &[&BORDER_OF_BIAS, &BORDER_FILL];
+pub const RULES: &[&Rule] = &[&BORDER_OF_BIAS, &BORDER_FILL, &BORDER_MAP];

@@ -12,7 +12,7 @@ use super::{
     affine::equal_shapes,
     compose::{ConvAt, convs_in},
     facts::{FINITE_ELEMENTS, finite_elements},
-    weights::{Kernel, add, add_bias, ones},
+    weights::{Kernel, add, neg, ones, sub},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
@@ -30,103 +30,125 @@ pub(super) const SAME_GRID: Condition = Condition {
 const SAME_SHAPE: Condition =
     Condition { name: "same-shape", text: "the branches' results have the shape of the sum: nothing is broadcast" };
 
-/// `sum of conv(x, w_i, b_i) [+ x]  =>  conv(x, sum of embed(w_i) [+ identity], sum of b_i)`
+/// `sum of +-conv(x, w_i, b_i) [+- x]  =>  conv(x, sum of +-embed(w_i) [+- identity], sum of +-b_i)`
 ///
 /// Sound over the reals: convolutions of one input with the same strides add up tap by tap, each kernel set into the
 /// smallest one that holds all; the input itself is a 1x1 convolution with ones on the diagonal.
 /// Requires: constant kernels; equal strides; taps on one grid (the same dilation, or kernels of one tap); groups that
 /// divide each other; results of one shape.
-/// Not sound for: branches on grids that are shifted against each other, a sum that broadcasts, an activation between.
+/// Not sound for: branches on grids that are shifted against each other, a sum that broadcasts, an activation between; a
+/// branch that is subtracted without its kernel and bias negated.
 /// Exactness: reassociated.
 /// Pays: one convolution and no addition instead of n and n - 1.
 pub const BRANCH_ADD: Rule = Rule {
     name: "branch-add",
-    equation: "conv(x, w1, b1) + conv(x, w2, b2) + x => conv(x, embed(w1) + embed(w2) + eye, b1 + b2)",
+    equation: "conv(x, w1, b1) + conv(x, w2, b2) + x => conv(x, embed(w1) + embed(w2) + eye, b1 + b2); \
+               conv(x, w1, b1) - conv(x, w2, b2) - x => conv(x, embed(w1) - embed(w2) - eye, b1 - b2)",
     conditions: &[SAME_GRID, SAME_SHAPE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one convolution and no addition",
     phase: Phase::Explore,
-    roots: &["Add"],
+    roots: &["Add", "Sub"],
     search: |cx, class, app| {
-        let Some(sum) = Sum::at(cx.view, app) else { return };
         let view = cx.view;
-        let leaves: Vec<Leaf<'_>> = sum.leaves.iter().map(|&c| Leaf { class: c, convs: convs_in(view, c) }).collect();
-        let mut inputs: Vec<Class> = leaves.iter().flat_map(|l| l.convs.iter().map(|c| c.x)).collect();
+        let Some(whole) = Sum::at(view, app, None) else { return };
+        let mut inputs: Vec<Class> =
+            whole.leaves.iter().flat_map(|l| convs_in(view, l.class)).map(|conv| conv.x).collect();
         inputs.sort_unstable();
         inputs.dedup();
         for x in inputs {
-            merge(cx, class, &sum, &leaves, x);
+            // What is added may be the convolutions' input, and a sum itself.
+            let Some(sum) = Sum::at(view, app, Some(x)) else { return };
+            merge(cx, class, &sum, x);
         }
     },
 };
 
-/// A sum of several terms: the leaves of nested additions, and how they nest.
-struct Sum {
-    leaves: Vec<Class>,
+/// A sum of several terms: the leaves of nested additions and subtractions, and how they nest.
+struct Sum<'v> {
+    leaves: Vec<Leaf<'v>>,
     shape: Tree,
+}
+
+/// A summand.
+struct Leaf<'v> {
+    class: Class,
+    /// Whether it is subtracted.
+    negative: bool,
+    convs: Vec<ConvAt<'v>>,
 }
 
 enum Tree {
     Leaf(usize),
-    Add(Op, Box<Tree>, Box<Tree>),
+    Two(Op, Box<Tree>, Box<Tree>),
 }
 
-fn is_add(app: &App<'_>) -> bool {
-    matches!(app.op, Op::Binary(b) if b.kind == BinaryKind::Add)
+/// Whether an operator subtracts its second operand or adds it; `None` if it is another one.
+fn subtracts(app: &App<'_>) -> Option<bool> {
+    match app.op {
+        Op::Binary(b) if b.kind == BinaryKind::Add => Some(false),
+        Op::Binary(b) if b.kind == BinaryKind::Sub => Some(true),
+        _ => None,
+    }
 }
 
-impl Sum {
-    fn at(view: &dyn View, app: &App<'_>) -> Option<Sum> {
-        if !is_add(app) {
-            return None;
-        }
-        let mut leaves = Vec::new();
-        let (a, b) = (app.operand(0)?, app.operand(1)?);
-        let left = Sum::tree(view, a, &mut leaves, 8)?;
-        let right = Sum::tree(view, b, &mut leaves, 8)?;
-        let shape = Tree::Add(app.op.clone(), Box::new(left), Box::new(right));
-        Some(Sum { leaves, shape })
+impl<'v> Sum<'v> {
+    /// The sum at an application. The class `whole` is a summand as it stands, even if it is a sum.
+    fn at(view: &'v dyn View, app: &App<'_>, whole: Option<Class>) -> Option<Sum<'v>> {
+        let mut sum = Sum { leaves: Vec::new(), shape: Tree::Leaf(0) };
+        sum.shape = sum.two(view, app, whole, false, 8)?;
+        Some(sum)
     }
 
-    /// A class as a subtree: its first addition, unless it is a convolution as it stands.
-    fn tree(view: &dyn View, class: Class, leaves: &mut Vec<Class>, depth: usize) -> Option<Tree> {
-        if leaves.len() >= MOST {
-            return None;
-        }
+    fn two(
+        &mut self,
+        view: &'v dyn View,
+        app: &App<'_>,
+        whole: Option<Class>,
+        negative: bool,
+        depth: usize,
+    ) -> Option<Tree> {
+        let subtracted = subtracts(app)?;
+        let (a, b) = (app.operand(0)?, app.operand(1)?);
+        let left = self.tree(view, a, whole, negative, depth);
+        let right = self.tree(view, b, whole, negative != subtracted, depth);
+        Some(Tree::Two(app.op.clone(), Box::new(left), Box::new(right)))
+    }
+
+    /// A class as a subtree: its first addition or subtraction, unless it is a convolution as it stands.
+    fn tree(&mut self, view: &'v dyn View, class: Class, whole: Option<Class>, negative: bool, depth: usize) -> Tree {
+        let convs = convs_in(view, class);
         if depth > 0
-            && convs_in(view, class).is_empty()
-            && let Some(app) = view.apps(class).iter().find(|a| is_add(a))
-            && let (Some(a), Some(b)) = (app.operand(0), app.operand(1))
+            && self.leaves.len() < MOST
+            && whole != Some(class)
+            && convs.is_empty()
+            && let Some(app) = view.apps(class).iter().find(|a| subtracts(a).is_some())
+            && let Some(tree) = self.two(view, app, whole, negative, depth - 1)
         {
-            let left = Sum::tree(view, a, leaves, depth - 1)?;
-            let right = Sum::tree(view, b, leaves, depth - 1)?;
-            return Some(Tree::Add(app.op.clone(), Box::new(left), Box::new(right)));
+            return tree;
         }
-        leaves.push(class);
-        Some(Tree::Leaf(leaves.len() - 1))
+        self.leaves.push(Leaf { class, negative, convs });
+        Tree::Leaf(self.leaves.len() - 1)
     }
 
     fn expr(&self, leaf: &dyn Fn(usize) -> Expr) -> Expr {
         fn go(t: &Tree, leaf: &dyn Fn(usize) -> Expr) -> Expr {
             match t {
                 Tree::Leaf(i) => leaf(*i),
-                Tree::Add(op, a, b) => Expr::op(op.clone(), vec![Some(go(a, leaf)), Some(go(b, leaf))]),
+                Tree::Two(op, a, b) => Expr::op(op.clone(), vec![Some(go(a, leaf)), Some(go(b, leaf))]),
             }
         }
         go(&self.shape, leaf)
     }
 }
 
-struct Leaf<'a> {
-    class: Class,
-    convs: Vec<ConvAt<'a>>,
-}
-
 /// One branch of a merge: a kernel with its position on the input's grid.
 pub(super) struct Branch {
     pub(super) kernel: Kernel,
     pub(super) bias: Option<Expr>,
+    /// Whether it is subtracted.
+    negative: bool,
     strides: Vec<i64>,
     dilations: Vec<i64>,
     begin: Vec<i64>,
@@ -139,6 +161,7 @@ impl Branch {
         Branch {
             kernel: c.kernel.clone(),
             bias: c.bias.map(Expr::Class),
+            negative: false,
             strides: c.op.strides.clone(),
             dilations: c.op.dilations.clone(),
             begin: (0..n).map(|a| c.pad_begin(a)).collect(),
@@ -153,13 +176,21 @@ impl Branch {
         let weights = ones(view.fact(x)?.dtype, &shape);
         let kernel = Kernel { weights, outputs: channels, inputs: 1, taps: vec![1; spatial], group: channels };
         let (one, zero) = (vec![1; spatial], vec![0; spatial]);
-        Some(Branch { kernel, bias: None, strides: one.clone(), dilations: one, begin: zero.clone(), end: zero })
+        Some(Branch {
+            kernel,
+            bias: None,
+            negative: false,
+            strides: one.clone(),
+            dilations: one,
+            begin: zero.clone(),
+            end: zero,
+        })
     }
 }
 
-fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class) {
+fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum<'_>, x: Class) {
     cx.begin();
-    let view = cx.view;
+    let (view, leaves) = (cx.view, &sum.leaves);
     // The first branch decides the strides; others with different ones stay outside.
     let lead = leaves.iter().flat_map(|l| &l.convs).find(|c| c.x == x);
     let Some(lead) = lead else { return };
@@ -171,7 +202,7 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
         let fitting = here.iter().find(|c| c.op.strides == lead.op.strides && c.kernel.outputs == lead.kernel.outputs);
         if let Some(c) = fitting {
             taken.push((i, Some(c)));
-            branches.push(Branch::of(c));
+            branches.push(Branch { negative: leaf.negative, ..Branch::of(c) });
         } else if let Some(c) = here.first() {
             let (name, why) = if c.op.strides == lead.op.strides {
                 (SAME_SHAPE.name, format!("{} and {} output channels", lead.kernel.outputs, c.kernel.outputs))
@@ -184,7 +215,7 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
             && let Some(b) = Branch::identity(view, x, spatial).filter(|b| b.kernel.outputs == lead.kernel.outputs)
         {
             taken.push((i, None));
-            branches.push(b);
+            branches.push(Branch { negative: leaf.negative, ..b });
         }
     }
     if taken.len() < 2 {
@@ -209,7 +240,7 @@ fn merge(cx: &mut Cx<'_>, class: Class, sum: &Sum, leaves: &[Leaf<'_>], x: Class
         .iter()
         .enumerate()
         .filter(|(i, _)| taken.iter().all(|t| t.0 != *i))
-        .fold(merged, |rest, (_, leaf)| add(rest, leaf.class.into()));
+        .fold(merged, |rest, (_, leaf)| signed(leaf.negative)(rest, leaf.class.into()));
     cx.rewrite(lhs, rhs);
 }
 
@@ -300,13 +331,23 @@ fn merged(cx: &mut Cx<'_>, x: Class, branches: &[Branch]) -> Option<(Conv, Kerne
     let mut bias = None;
     for b in branches {
         let k = frame.place(b, b.kernel.clone().in_groups(dtype, group)?);
-        bias = add_bias(bias, b.bias.clone());
+        bias = match (bias, b.bias.clone()) {
+            (Some(sum), Some(bias)) => Some(signed(b.negative)(sum, bias)),
+            (None, Some(bias)) if b.negative => Some(neg(bias)),
+            (sum, bias) => sum.or(bias),
+        };
         weights = Some(match weights {
+            None if b.negative => Kernel { weights: neg(k.weights), ..k },
             None => k,
-            Some(w) => Kernel { weights: add(w.weights, k.weights), ..k },
+            Some(w) => Kernel { weights: signed(b.negative)(w.weights, k.weights), ..k },
         });
     }
     Some((frame.conv(group), weights?, bias))
+}
+
+/// How a summand joins those before it.
+fn signed(negative: bool) -> fn(Expr, Expr) -> Expr {
+    if negative { sub } else { add }
 }
 
 pub(super) fn gcd(a: i64, b: i64) -> i64 {

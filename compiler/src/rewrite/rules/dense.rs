@@ -1,16 +1,85 @@
-//! BatchNormalization behind products with constant matrices.
+//! Products with constant matrices take in BatchNormalization before and behind them, and add up.
 
-use convc_runtime::{Dim, Op, ops::Gemm};
+use convc_runtime::{
+    DType, Dim, Op,
+    ops::{Gemm, binary::BinaryKind},
+};
 
 use super::{
     affine::{SCALE, scale_and_shift},
-    weights::{add, mul, reshape},
+    weights::{add, mul, neg, ones, reshape, sub, sum, transpose},
 };
 use crate::rewrite::{
-    rule::{Exactness, Phase, Rule},
+    rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::Expr,
+    view::{App, Class, Expr, View},
 };
+
+/// `x W + c` with a constant matrix `W`, and `c`, if there is one, with a number for each column.
+struct Product {
+    op: Gemm,
+    x: Class,
+    weights: Class,
+    bias: Option<Class>,
+    dtype: DType,
+    rows: i64,
+    columns: i64,
+}
+
+/// Reads an application as a [`Product`] of matrices.
+fn product_at(view: &dyn View, app: &App<'_>) -> Option<Product> {
+    let op = match app.op {
+        Op::Gemm(g) if g.alpha == 1.0 && g.beta == 1.0 => g.clone(),
+        Op::MatMul(_) => Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false },
+        _ => return None,
+    };
+    let (x, weights, bias) = (app.operand(0)?, app.operand(1)?, app.operand(2));
+    let (fw, fx) = (view.fact(weights)?, view.fact(x)?);
+    if fw.rank() != 2 || fx.rank() != 2 || view.is_constant(x) || !view.is_constant(weights) {
+        return None;
+    }
+    let size = |axis: usize| fw.shape.get(axis).and_then(Dim::as_fixed);
+    let (rows, columns) = (size(usize::from(op.trans_b))?, size(usize::from(!op.trans_b))?);
+    if let Some(c) = bias {
+        let fc = view.fact(c)?;
+        // A column of its own for each number, where there is one row of them.
+        let of_columns =
+            fc.element_count().as_fixed() == Some(columns) && fc.shape.last().and_then(Dim::as_fixed) == Some(columns);
+        if !view.is_constant(c) || !of_columns {
+            return None;
+        }
+    }
+    Some(Product { dtype: fw.dtype, op, x, weights, bias, rows, columns })
+}
+
+impl Product {
+    /// The matrix with each column, or each row, multiplied by its own number.
+    fn scaled(&self, scale: Expr, of_columns: bool) -> Expr {
+        let along = match (of_columns, self.op.trans_b) {
+            (true, true) => [self.columns, 1],
+            (true, false) => [1, self.columns],
+            (false, true) => [1, self.rows],
+            (false, false) => [self.rows, 1],
+        };
+        mul(self.weights.into(), reshape(scale, &along))
+    }
+
+    /// `row W`, for a constant row.
+    fn response(&self, row: Expr) -> Expr {
+        let terms = self.scaled(row, false);
+        reshape(sum(terms, &[i64::from(self.op.trans_b)]), &[self.columns])
+    }
+
+    /// What is added to each column.
+    fn shift(&self) -> Option<Expr> {
+        self.bias.map(|c| reshape(c.into(), &[self.columns]))
+    }
+
+    /// The product with another operand, matrix and shift.
+    fn with(&self, x: Expr, weights: Expr, shift: Option<Expr>) -> Expr {
+        Expr::op(self.op.clone(), vec![Some(x), Some(weights), shift])
+    }
+}
 
 /// `bn(x W + c; g, b, m, v)  =>  x (W * s) + (c * s + b - m s)`, `s = g / sqrt(v + eps)`
 ///
@@ -30,38 +99,144 @@ pub const BN_INTO_PRODUCT: Rule = Rule {
     roots: &["BatchNormalization"],
     search: |cx, _, app| {
         let view = cx.view;
-        let Some(y) = app.operand(0).filter(|y| view.fact(*y).is_some_and(|f| f.rank() == 2)) else { return };
+        let Some(y) = app.operand(0) else { return };
         for inner in view.apps(y) {
             cx.begin();
-            let op = match inner.op {
-                Op::Gemm(g) if g.alpha == 1.0 && g.beta == 1.0 => g.clone(),
-                Op::MatMul(_) => Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false },
-                _ => continue,
-            };
-            let (Some(x), Some(w), c) = (inner.operand(0), inner.operand(1), inner.operand(2)) else { continue };
-            let (Some(fw), Some(fx)) = (view.fact(w), view.fact(x)) else { continue };
-            let columns = fw.shape.get(usize::from(!op.trans_b)).and_then(Dim::as_fixed);
-            let constant = view.is_constant(w) && c.is_none_or(|c| view.is_constant(c)) && !view.is_constant(x);
-            let (true, Some(n)) = (constant && fw.rank() == 2 && fx.rank() == 2, columns) else { continue };
-            if c.is_some_and(|c| view.fact(c).and_then(|f| f.element_count().as_fixed()) != Some(n)) {
-                continue;
-            }
-            // A column of its own for each number, where there is one row of them.
-            if c.is_some_and(|c| view.fact(c).and_then(|f| f.shape.last().and_then(Dim::as_fixed)) != Some(n)) {
-                continue;
-            }
-            let Some((scale, shift)) = scale_and_shift(cx, app, fw.dtype) else { continue };
-            let along = if op.trans_b { [n, 1] } else { [1, n] };
-            let weights = mul(w.into(), reshape(scale.clone(), &along));
-            let shift = match c {
-                Some(c) => add(mul(reshape(c.into(), &[n]), scale), shift),
+            let Some(p) = product_at(view, &inner) else { continue };
+            let Some((scale, shift)) = scale_and_shift(cx, app, p.dtype) else { continue };
+            let shift = match p.shift() {
+                Some(c) => add(mul(c, scale.clone()), shift),
                 None => shift,
             };
             let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
-            cx.rewrite(lhs, Expr::op(op, vec![Some(x.into()), Some(weights), Some(shift)]));
+            cx.rewrite(lhs, p.with(p.x.into(), p.scaled(scale, true), Some(shift)));
+        }
+    },
+};
+
+/// Whether an operator gives its operand another shape and moves nothing.
+pub(super) fn is_view(app: &App<'_>) -> bool {
+    matches!(app.op, Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_))
+}
+
+const OWN_ROWS: Condition = Condition {
+    name: "channels-are-rows",
+    text: "the rows of the matrix are the channels in their order, each with all its positions",
+};
+
+/// `bn(x; g, b, m, v) W + c  =>  x (s * W) + (c + (b - m s) W)`, `s = g / sqrt(v + eps)`, views between them as well
+///
+/// Sound over the reals: inference-time BatchNormalization is affine in each channel, and each row of the matrix reads one
+/// channel. A view that joins channels and positions to one axis gives each channel as many neighbouring rows as it has
+/// positions.
+/// Requires: constant parameters, W and c; c, if there is one, with a number for each column.
+/// Not sound for: training mode, whose statistics are the batch's own; a view that mixes samples.
+/// Exactness: reassociated.
+/// Pays: an operator disappears.
+pub const BN_BEFORE_PRODUCT: Rule = Rule {
+    name: "bn-before-product",
+    equation: "bn(x, g, b, m, v) W + c => x (s * W) + (c + (b - m * s) W), s = g / sqrt(v + eps)",
+    conditions: &[SCALE, OWN_ROWS],
+    exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
+    pays: "an operator disappears",
+    phase: Phase::Explore,
+    roots: &["Gemm", "MatMul"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        let Some(p) = product_at(view, app).filter(|p| !p.op.trans_a) else { return };
+        for inner in view.apps(p.x) {
+            if is_view(&inner) {
+                let Some(z) = inner.operand(0) else { continue };
+                for norm in view.apps(z) {
+                    let place = |y: Expr| Expr::of(&inner).with_operand(0, y);
+                    before(cx, app, &p, &norm, &place);
+                }
+            } else {
+                before(cx, app, &p, &inner, &|y| y);
+            }
+        }
+    },
+};
+
+/// Takes the BatchNormalization `norm` into the product at `app`; `place` is what stands between them.
+fn before(cx: &mut Cx<'_>, app: &App<'_>, p: &Product, norm: &App<'_>, place: &dyn Fn(Expr) -> Expr) {
+    let view = cx.view;
+    let (Op::BatchNormalization(_), Some(x)) = (norm.op, norm.operand(0)) else { return };
+    let Some(sizes) = view.fact(x).map(|f| f.shape.iter().skip(1).map(Dim::as_fixed).collect::<Vec<_>>()) else {
+        return;
+    };
+    let Some(channels) = sizes.first().copied().flatten().filter(|c| *c > 0) else { return };
+    cx.begin();
+    let count = sizes.iter().try_fold(1i64, |n, s| n.checked_mul((*s)?));
+    let verdict = match count {
+        Some(n) if n == p.rows => Verdict::Holds,
+        Some(n) => Verdict::Fails(format!("a sample has {n} elements, the matrix {} rows", p.rows)),
+        None => Verdict::Unknown("how many elements a sample has is not known".into()),
+    };
+    if !cx.require(OWN_ROWS.name, verdict) || p.rows % channels != 0 {
+        return;
+    }
+    let Some((scale, shift)) = scale_and_shift(cx, norm, p.dtype) else { return };
+    let each = p.rows / channels;
+    let spread = |v: Expr| match usize::try_from(each) {
+        Ok(n) if n > 1 => reshape(mul(reshape(v, &[channels, 1]), ones(p.dtype, &[1, n])), &[p.rows]),
+        _ => v,
+    };
+    let response = p.response(spread(shift));
+    let shift = p.shift().map_or(response.clone(), |c| add(c, response));
+    let lhs = Expr::of(app).with_operand(0, place(Expr::of(norm)));
+    cx.rewrite(lhs, p.with(place(x.into()), p.scaled(spread(scale), false), Some(shift)));
+}
+
+/// `(x W1 + c1) +- (x W2 + c2)  =>  x (W1 +- W2) + (c1 +- c2)`
+///
+/// Sound over the reals: a product is linear in its matrix.
+/// Requires: constant matrices and shifts; the same x.
+/// Not sound for: products of different width, which the sum would broadcast.
+/// Exactness: reassociated.
+/// Pays: one product and no addition.
+pub const PRODUCT_ADD: Rule = Rule {
+    name: "product-add",
+    equation: "(x W1 + c1) + (x W2 + c2) => x (W1 + W2) + (c1 + c2); (x W1 + c1) - (x W2 + c2) => x (W1 - W2) + (c1 - c2)",
+    conditions: &[],
+    exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
+    pays: "one product and no addition",
+    phase: Phase::Explore,
+    roots: &["Add", "Sub"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        let join: fn(Expr, Expr) -> Expr = match app.op {
+            Op::Binary(b) if b.kind == BinaryKind::Add => add,
+            Op::Binary(b) if b.kind == BinaryKind::Sub => sub,
+            _ => return,
+        };
+        let negates = matches!(app.op, Op::Binary(b) if b.kind == BinaryKind::Sub);
+        let (Some(left), Some(right)) = (app.operand(0), app.operand(1)) else { return };
+        let products = |class: Class| -> Vec<(Expr, Product)> {
+            let read = |a: &App<'_>| Some((Expr::of(a), product_at(view, a)?));
+            view.apps(class).iter().filter_map(read).collect()
+        };
+        for (first, p) in products(left) {
+            for (second, q) in products(right) {
+                if p.x != q.x || p.op.trans_a != q.op.trans_a || p.columns != q.columns {
+                    continue;
+                }
+                cx.begin();
+                let turned =
+                    if p.op.trans_b == q.op.trans_b { q.weights.into() } else { transpose(q.weights.into(), &[1, 0]) };
+                let shift = match (p.shift(), q.shift()) {
+                    (Some(c), Some(d)) => Some(join(c, d)),
+                    (None, Some(d)) if negates => Some(neg(d)),
+                    (c, d) => c.or(d),
+                };
+                let lhs = Expr::of(app).with_operand(0, first.clone()).with_operand(1, second);
+                cx.rewrite(lhs, p.with(p.x.into(), join(p.weights.into(), turned), shift));
+            }
         }
     },
 };
 
 /// The rules of this file.
-pub const RULES: &[&Rule] = &[&BN_INTO_PRODUCT];
+pub const RULES: &[&Rule] = &[&BN_INTO_PRODUCT, &BN_BEFORE_PRODUCT, &PRODUCT_ADD];

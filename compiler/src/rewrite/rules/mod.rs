@@ -25,6 +25,7 @@ pub mod permute;
 pub mod pool;
 pub mod reduce;
 pub mod resample;
+pub mod rows;
 pub mod shape;
 pub mod sibling;
 pub mod space;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<&'static Rule> {
         pad::RULES,
         border::RULES,
         dense::RULES,
+        rows::RULES,
         maxpool::RULES,
         transposed::RULES,
         resample::RULES,

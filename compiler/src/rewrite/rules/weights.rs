@@ -37,6 +37,12 @@ pub fn div(a: Expr, b: Expr) -> Expr {
     Expr::op(Binary::new(BinaryKind::Div), vec![Some(a), Some(b)])
 }
 
+/// Minus each element.
+#[must_use]
+pub fn neg(a: Expr) -> Expr {
+    Expr::op(Unary::new(UnaryKind::Neg), vec![Some(a)])
+}
+
 /// The square root of each element.
 #[must_use]
 pub fn sqrt(a: Expr) -> Expr {

@@ -1,0 +1,192 @@
+//! Products with constant matrices over more axes than two, as fully connected layers over tokens are written: what acts on
+//! each column or each channel goes into the matrix.
+
+use convc_runtime::{
+    DType, Op,
+    ops::{MatMul, binary::BinaryKind},
+};
+
+use super::{
+    affine::{SCALE, scale_and_shift},
+    compose::{ConvAt, convs_in},
+    dense::is_view,
+    transposed::is_pointwise,
+    weights::{add, mul, reshape, sum},
+};
+use crate::rewrite::{
+    rule::{Exactness, Phase, Rule},
+    types::Types,
+    view::{App, Class, Expr, View},
+};
+
+/// The size of the last axis of a class, if it is fixed.
+fn last(view: &dyn View, class: Class) -> Option<i64> {
+    view.fact(class)?.shape.last()?.as_fixed()
+}
+
+/// `bn(view(x W + c); g, b, m, v)  =>  view(x (W * s) + (c * s + b - m s))`, `s = g / sqrt(v + eps)`
+///
+/// Sound over the reals: a view that keeps the last axis joins rows, and BatchNormalization is affine in each column.
+/// Requires: constant parameters, W and c; c, if there is one, with a number for each column.
+/// Not sound for: a view that cuts rows in pieces or joins them to longer ones.
+/// Exactness: reassociated.
+/// Pays: the view meets the one that undoes it; a BatchNormalization becomes the addition that a bias is.
+pub const BN_INTO_ROWS: Rule = Rule {
+    name: "bn-into-rows",
+    equation: "bn(view(x W + c), g, b, m, v) => view(x (W * s) + (c * s + b - m * s)), s = g / sqrt(v + eps)",
+    conditions: &[SCALE],
+    exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
+    pays: "a BatchNormalization becomes the addition that a bias is",
+    phase: Phase::Explore,
+    roots: &["BatchNormalization"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        let Some(y) = app.operand(0).filter(|y| view.fact(*y).is_some_and(|f| f.rank() == 2)) else { return };
+        for joined in view.apps(y).iter().filter(|a| is_view(a)) {
+            // A column stays a column where the last axis has the same size before and behind the view.
+            let Some(z) = joined.operand(0).filter(|z| last(view, *z).is_some_and(|n| last(view, y) == Some(n))) else {
+                continue;
+            };
+            for rows in rows_in(view, z) {
+                cx.begin();
+                let Some((scale, shift)) = scale_and_shift(cx, app, rows.dtype) else { continue };
+                let weights = mul(rows.weights.into(), reshape(scale.clone(), &[1, rows.columns]));
+                let product = Expr::op(MatMul {}, vec![Some(rows.x.into()), Some(weights)]);
+                let shift = match rows.bias {
+                    Some(c) => add(mul(reshape(c.into(), &[rows.columns]), scale), shift),
+                    None => shift,
+                };
+                let lhs = Expr::of(app).with_operand(0, Expr::of(joined).with_operand(0, (rows.over)(rows.x.into())));
+                cx.rewrite(lhs, Expr::of(joined).with_operand(0, add(product, shift)));
+            }
+        }
+    },
+};
+
+/// `x W`, or `x W + c` as two operators, for an `x` of more axes than two.
+struct Rows {
+    /// The term as it stands, over another operand than `x`.
+    over: Box<dyn Fn(Expr) -> Expr>,
+    x: Class,
+    weights: Class,
+    bias: Option<Class>,
+    dtype: DType,
+    columns: i64,
+}
+
+/// The products in a class.
+fn rows_in(view: &dyn View, class: Class) -> Vec<Rows> {
+    view.apps(class).iter().flat_map(|app| rows_of(view, app)).collect()
+}
+
+/// The products that an application is, or adds a constant row to.
+fn rows_of(view: &dyn View, app: &App<'_>) -> Vec<Rows> {
+    if matches!(app.op, Op::MatMul(_)) {
+        return rows_at(view, app).into_iter().collect();
+    }
+    let (Op::Binary(b), Some(p), Some(q)) = (app.op, app.operand(0), app.operand(1)) else { return Vec::new() };
+    if b.kind != BinaryKind::Add {
+        return Vec::new();
+    }
+    let (place, y, c) = if view.is_constant(q) { (0, p, q) } else { (1, q, p) };
+    let of_columns =
+        view.is_constant(c) && view.fact(c).is_some_and(|f| f.rank() == 1 && f.shape[0].as_fixed() == last(view, y));
+    if !of_columns || last(view, y).is_none() {
+        return Vec::new();
+    }
+    let shifted = |rows: Rows| {
+        let (outer, inner) = (Expr::of(app), rows.over);
+        let over = Box::new(move |x: Expr| outer.clone().with_operand(place, inner(x)));
+        Rows { over, bias: Some(c), ..rows }
+    };
+    view.apps(y).iter().filter_map(|inner| rows_at(view, inner)).map(shifted).collect()
+}
+
+fn rows_at(view: &dyn View, app: &App<'_>) -> Option<Rows> {
+    let Op::MatMul(_) = app.op else { return None };
+    let (x, weights) = (app.operand(0)?, app.operand(1)?);
+    let (fx, fw) = (view.fact(x)?, view.fact(weights)?);
+    if fx.rank() < 3 || fw.rank() != 2 || view.is_constant(x) || !view.is_constant(weights) {
+        return None;
+    }
+    let columns = fw.shape[1].as_fixed()?;
+    let term = Expr::of(app);
+    let over = Box::new(move |x: Expr| term.clone().with_operand(0, x));
+    Some(Rows { over, x, weights, bias: None, dtype: fw.dtype, columns })
+}
+
+/// `transpose(conv1x1(x, s, t)) W + c  =>  transpose(x) (s * W) + (c + t W)`, depthwise; a view between them as well
+///
+/// Sound over the reals: a depthwise 1x1 convolution is affine in each channel, the Transpose makes channels the last axis, and
+/// each row of the matrix reads one channel.
+/// Requires: constant kernels, W and c; a view, if there is one, that keeps batch and channels as they are.
+/// Not sound for: a Transpose that makes another axis the last one; a convolution that mixes channels.
+/// Exactness: reassociated.
+/// Pays: a pass over the map disappears: a BatchNormalization before attention, where all that reads it are products.
+pub const SCALE_BEFORE_ROWS: Rule = Rule {
+    name: "scale-before-rows",
+    equation: "transpose(conv(x, s, t)) W + c => transpose(x) (s * W) + (c + t W)",
+    conditions: &[],
+    exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
+    pays: "a pass over the map disappears",
+    phase: Phase::Explore,
+    roots: &["MatMul", "Add"],
+    search: |cx, _, app| {
+        let view = cx.view;
+        for rows in rows_of(view, app) {
+            for turned in view.apps(rows.x) {
+                let Op::Transpose(t) = turned.op else { continue };
+                let Some(z) = turned.operand(0).filter(|_| t.perm.last() == Some(&1)) else { continue };
+                for (conv, between) in per_channel(view, z) {
+                    cx.begin();
+                    let channels = conv.kernel.outputs;
+                    let place = |x: Expr| {
+                        Expr::of(&turned)
+                            .with_operand(0, between.as_ref().map_or(x.clone(), |v| v.clone().with_operand(0, x)))
+                    };
+                    let along = |v: Expr| reshape(v, &[channels, 1]);
+                    let weights = mul(rows.weights.into(), along(conv.kernel.weights.clone()));
+                    let product = Expr::op(MatMul {}, vec![Some(place(conv.x.into())), Some(weights)]);
+                    let response = conv
+                        .bias
+                        .map(|t| reshape(sum(mul(rows.weights.into(), along(t.into())), &[0]), &[rows.columns]));
+                    let rhs = match (rows.bias.map(Expr::Class), response) {
+                        (Some(c), Some(t)) => add(product, add(c, t)),
+                        (c, t) => match c.or(t) {
+                            Some(shift) => add(product, shift),
+                            None => product,
+                        },
+                    };
+                    cx.rewrite((rows.over)(place(conv.expr())), rhs);
+                }
+            }
+        }
+    },
+};
+
+/// The depthwise 1x1 convolutions that a class is, or is a view of, and the view.
+fn per_channel<'v>(view: &'v dyn View, class: Class) -> Vec<(ConvAt<'v>, Option<Expr>)> {
+    let plain = |class: Class| {
+        let own = |c: &ConvAt<'_>| is_pointwise(c) && c.kernel.inputs == 1 && c.kernel.group == c.kernel.outputs;
+        convs_in(view, class).into_iter().filter(move |c| own(c))
+    };
+    let mut found: Vec<(ConvAt<'v>, Option<Expr>)> = plain(class).map(|c| (c, None)).collect();
+    for app in view.apps(class).iter().filter(|a| is_view(a)) {
+        let Some(u) = app.operand(0) else { continue };
+        let kept = match (view.fact(u), view.fact(class)) {
+            (Some(f), Some(g)) => {
+                f.rank() > 2 && g.rank() > 2 && (0..2).all(|a| f.shape[a].equals(&g.shape[a]) == Some(true))
+            }
+            _ => false,
+        };
+        if kept {
+            found.extend(plain(u).map(|c| (c, Some(Expr::of(app)))));
+        }
+    }
+    found
+}
+
+/// The rules of this file.
+pub const RULES: &[&Rule] = &[&BN_INTO_ROWS, &SCALE_BEFORE_ROWS];
