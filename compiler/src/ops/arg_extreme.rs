@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{ArgExtreme, Operator, arg_extreme::ArgExtremeKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for ArgExtreme {
@@ -41,6 +41,10 @@ impl OnnxOperator for ArgExtreme {
             attrs.push(("select_last_index", AttrValue::Int(1)));
         }
         node.emit(self.name(), attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }
 

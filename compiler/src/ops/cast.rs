@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, DType, ops::Cast};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
 use crate::{ir::Value, onnx::dtype_to_onnx};
 
 /// An element type as an attribute.
@@ -38,6 +38,18 @@ impl OnnxOperator for Cast {
             return Err(node.refuse(format!("the type {d}")));
         }
         node.emit("Cast", vec![("to", dtype_attr(self.to))])
+    }
+
+    fn properties(&self) -> Properties {
+        let to_float = self.to.is_float();
+        // Integers wrap around where they are narrowed.
+        let nonnegative = if to_float { Operands::FIRST } else { Operands::None };
+        Properties {
+            zeros: Operands::FIRST,
+            nonnegative: Nonnegative::Where(nonnegative),
+            jumps: !to_float,
+            ..Properties::elementwise()
+        }
     }
 }
 

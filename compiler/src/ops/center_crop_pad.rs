@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::CenterCropPad};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for CenterCropPad {
@@ -21,5 +21,9 @@ impl OnnxOperator for CenterCropPad {
         node.since(18)?;
         let axes = self.axes.clone().map(|a| ("axes", AttrValue::Ints(a)));
         node.emit("CenterCropPad", axes.into_iter().collect())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Pads, Operands::FIRST)
     }
 }

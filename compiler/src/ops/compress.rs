@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Compress, NonZero},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::written_axis};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::written_axis, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for NonZero {
@@ -22,6 +22,10 @@ impl OnnxOperator for NonZero {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.since(9)?;
         node.emit("NonZero", Vec::new())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }
 
@@ -41,6 +45,10 @@ impl OnnxOperator for Compress {
         node.since(9)?;
         let axis = self.axis.map(|a| written_axis(node, a, 11)).transpose()?;
         node.emit("Compress", axis.map(|a| ("axis", AttrValue::Int(a))).into_iter().collect())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Picks, Operands::FIRST)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Concat};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 /// `axis` as an opset writes it that takes negative ones since `since`: counted from the front if it must be.
@@ -39,6 +39,10 @@ impl OnnxOperator for Concat {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         let axis = written_axis(node, self.axis, 11)?;
         node.emit("Concat", vec![("axis", AttrValue::Int(axis))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Joins, Operands::All)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::Gather;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, properties::{Effort, Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Gather {
@@ -20,5 +20,9 @@ impl OnnxOperator for Gather {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         let attrs = axis_attr(node, self.axis, 11, 0)?;
         node.emit("Gather", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::PICKS, ..Properties::moves(Movement::Picks, Operands::FIRST) }
     }
 }

@@ -7,8 +7,7 @@ use convc_runtime::{
 
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
-    batch_norm::{EPSILON, write_epsilon},
-};
+    batch_norm::{EPSILON, write_epsilon}, properties::{Operands, Properties}};
 use crate::{ir::Value, onnx::dtype_to_onnx};
 
 /// Takes `stash_type` out, f32 if it is not given.
@@ -52,6 +51,10 @@ impl OnnxOperator for LayerNormalization {
         write_stash_type(self.stash_type, &mut attrs);
         node.emit("LayerNormalization", attrs)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[1, 2]]))
+    }
 }
 
 impl OnnxOperator for RMSNormalization {
@@ -76,6 +79,10 @@ impl OnnxOperator for RMSNormalization {
         write_axis(self.axis, &mut attrs);
         write_stash_type(self.stash_type, &mut attrs);
         node.emit("RMSNormalization", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[1]]))
     }
 }
 

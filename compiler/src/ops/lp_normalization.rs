@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::LpNormalization};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for LpNormalization {
@@ -20,6 +20,10 @@ impl OnnxOperator for LpNormalization {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("LpNormalization", vec![("axis", AttrValue::Int(self.axis)), ("p", AttrValue::Int(self.p))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::MeanVarianceNormalization};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for MeanVarianceNormalization {
@@ -20,6 +20,10 @@ impl OnnxOperator for MeanVarianceNormalization {
             return Err(node.refuse("it needs opset 9"));
         }
         node.emit("MeanVarianceNormalization", vec![("axes", AttrValue::Ints(self.axes.clone()))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
     }
 }
 

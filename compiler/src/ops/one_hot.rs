@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::OneHot;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for OneHot {
@@ -25,5 +25,9 @@ impl OnnxOperator for OneHot {
         node.since(9)?;
         let attrs = if self.axis == -1 { Vec::new() } else { vec![("axis", convc_runtime::AttrValue::Int(self.axis))] };
         node.emit("OneHot", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }

@@ -6,7 +6,7 @@ use convc_runtime::{
     ops::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::{ir::Value, onnx::dtype_to_onnx};
 
 /// An element type that is an attribute, 0 standing for none.
@@ -80,6 +80,10 @@ impl OnnxOperator for QuantizeLinear {
         let attrs = write(node, self.axis, self.block_size, dtypes)?;
         node.emit("QuantizeLinear", attrs)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
+    }
 }
 
 impl OnnxOperator for DequantizeLinear {
@@ -101,6 +105,10 @@ impl OnnxOperator for DequantizeLinear {
         let attrs = write(node, self.axis, self.block_size, dtypes)?;
         node.emit("DequantizeLinear", attrs)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
+    }
 }
 
 impl OnnxOperator for DynamicQuantizeLinear {
@@ -117,6 +125,10 @@ impl OnnxOperator for DynamicQuantizeLinear {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.since(11)?;
         node.emit("DynamicQuantizeLinear", vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }
 

@@ -6,7 +6,7 @@ use convc_runtime::{
     ops::{ConstantOfShape, Flatten, Identity, Reshape, Shape, Squeeze, Unsqueeze},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 /// The axes of an operator that names them in an attribute before opset `since`, as an operand.
@@ -62,6 +62,10 @@ impl OnnxOperator for Reshape {
         }
         node.emit("Reshape", vec![("allowzero", AttrValue::Int(1))])
     }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
+    }
 }
 
 impl OnnxOperator for Flatten {
@@ -85,6 +89,10 @@ impl OnnxOperator for Flatten {
         };
         node.emit("Flatten", vec![("axis", AttrValue::Int(axis))])
     }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
+    }
 }
 
 impl OnnxOperator for Squeeze {
@@ -102,6 +110,10 @@ impl OnnxOperator for Squeeze {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write_axes(node, "Squeeze", 13)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
+    }
 }
 
 impl OnnxOperator for Unsqueeze {
@@ -118,6 +130,10 @@ impl OnnxOperator for Unsqueeze {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write_axes(node, "Unsqueeze", 13)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
     }
 }
 
@@ -138,6 +154,10 @@ impl OnnxOperator for Identity {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("Identity", Vec::new())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
     }
 }
 

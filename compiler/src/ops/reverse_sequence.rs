@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::ReverseSequence};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for ReverseSequence {
@@ -22,5 +22,9 @@ impl OnnxOperator for ReverseSequence {
         node.since(10)?;
         let attrs = vec![("batch_axis", AttrValue::Int(self.batch_axis)), ("time_axis", AttrValue::Int(self.time_axis))];
         node.emit("ReverseSequence", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Permutes, Operands::FIRST)
     }
 }

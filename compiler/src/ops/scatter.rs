@@ -9,7 +9,7 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, properties::{Effort, Movement, Operands, Properties}};
 use crate::ir::Value;
 
 fn read_reduction(node: &mut NodeReader<'_>) -> Result<Reduction, ImportError> {
@@ -34,6 +34,23 @@ fn three(node: &NodeReader<'_>) -> Result<Vec<Option<Value>>, ImportError> {
     Ok(vec![Some(node.required(0, "data")?), Some(node.required(1, "indices")?), Some(node.required(2, "updates")?)])
 }
 
+/// Both operators write elements of the last operand into the first, or combine them with what is there.
+fn scattering(reduction: Reduction) -> Properties {
+    const WRITTEN: Operands = Operands::Sets(&[&[0, 2]]);
+    let moved = Properties { monotone: true, effort: Effort::PICKS, ..Properties::moves(Movement::Joins, WRITTEN) };
+    match reduction {
+        Reduction::None => moved,
+        Reduction::Add => Properties { movement: Movement::Computes, ..moved },
+        Reduction::Mul => Properties {
+            linear: Operands::None,
+            monotone: false,
+            movement: Movement::Computes,
+            ..moved
+        },
+        Reduction::Max | Reduction::Min => Properties { linear: Operands::None, ..moved },
+    }
+}
+
 impl OnnxOperator for ScatterElements {
     const READS: &'static [&'static str] = &["ScatterElements", "Scatter"];
     const EXECUTED: &'static [super::Executed] = &[
@@ -54,6 +71,10 @@ impl OnnxOperator for ScatterElements {
         let name = if node.opset() < 11 { "Scatter" } else { "ScatterElements" };
         node.emit(name, attrs)
     }
+
+    fn properties(&self) -> Properties {
+        scattering(self.reduction)
+    }
 }
 
 impl OnnxOperator for ScatterND {
@@ -72,6 +93,10 @@ impl OnnxOperator for ScatterND {
         node.since(11)?;
         let attrs = write_reduction(node, self.reduction)?;
         node.emit("ScatterND", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        scattering(self.reduction)
     }
 }
 
@@ -97,6 +122,10 @@ impl OnnxOperator for TensorScatter {
             attrs.push(("mode", AttrValue::Str(self.mode.text().into())));
         }
         node.emit("TensorScatter", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::PICKS, ..Properties::moves(Movement::Joins, Operands::Sets(&[&[0, 1]])) }
     }
 }
 

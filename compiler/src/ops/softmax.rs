@@ -6,7 +6,7 @@ use convc_runtime::{
     ops::{Operator, Softmax, softmax::SoftmaxKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Properties}};
 use crate::ir::Value;
 
 /// Whether `axis` is in range and all axes behind it surely have size 1, so that both meanings are one.
@@ -62,6 +62,14 @@ impl OnnxOperator for Softmax {
         node.node(self.name(), vec![turned], vec![soft.clone()], vec![("axis", AttrValue::Int(last))]);
         node.node("Transpose", vec![soft], y, perm);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        match self.kind {
+            SoftmaxKind::Softmax => Properties { nonnegative: Nonnegative::Always, ..Properties::continuous() },
+            SoftmaxKind::LogSoftmax => Properties::continuous(),
+            SoftmaxKind::Hardmax => Properties { nonnegative: Nonnegative::Always, ..Properties::unknown() },
+        }
     }
 }
 

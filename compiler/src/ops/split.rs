@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, Dim, Tensor, ops::Split};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, reshape::first_name};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, reshape::first_name, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Split {
@@ -80,6 +80,10 @@ impl OnnxOperator for Split {
             }
             _ => Err(node.refuse("parts of a size that may not divide evenly")),
         }
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Picks, Operands::FIRST)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::TopK};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for TopK {
@@ -49,6 +49,10 @@ impl OnnxOperator for TopK {
         attrs.push(("k", AttrValue::Int(k)));
         node.node("TopK", first_name(node), node.output_names(), attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }
 

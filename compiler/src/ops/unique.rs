@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Unique};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Unique {
@@ -25,5 +25,9 @@ impl OnnxOperator for Unique {
             attrs.push(("sorted", AttrValue::Int(0)));
         }
         node.emit("Unique", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }

@@ -7,10 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use convc_runtime::{
-    AttrValue, Constant, DType, Dim, Fact, Op,
-    ops::{InferCx, binary::BinaryKind},
-};
+use convc_runtime::{AttrValue, Constant, DType, Dim, Fact, Op, ops::InferCx};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -19,7 +16,7 @@ use super::{
     target::Target,
     view::{App, Class, Expr, View},
 };
-use crate::ir::Origin;
+use crate::{ir::Origin, ops::properties};
 
 /// A term of a [`Terms`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,9 +94,9 @@ enum Key {
 }
 
 impl Key {
-    /// The key of an operator on terms. Which operand of a sum or product comes first is of no matter, to the last bit.
+    /// The key of an operator on terms. Which operand of a commutative one comes first is of no matter, to the last bit.
     fn of(op: &Op, number: OpId, mut operands: Vec<Option<TermId>>) -> Key {
-        if matches!(op, Op::Binary(b) if matches!(b.kind, BinaryKind::Add | BinaryKind::Mul)) {
+        if properties(op).commutative {
             operands.sort_unstable();
         }
         Key::Op(number, operands)

@@ -10,7 +10,7 @@ use super::{
     channels::{MAPS, mapped},
     compose::{ConvAt, conv_at, convs_in},
     cuts::{Sliced, part, slices_in},
-    facts::{FINITE_ELEMENTS, finite_elements},
+    finite::{FINITE_ELEMENTS, finite_elements},
     weights::{add, floats},
 };
 use crate::rewrite::{
