@@ -16,6 +16,7 @@ mod extract;
 pub mod fold;
 pub mod index_map;
 mod join;
+pub mod keys;
 mod language;
 pub mod magnitude;
 mod normalise;

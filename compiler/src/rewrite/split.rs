@@ -13,8 +13,9 @@ use convc_runtime::{
 use super::{
     RewriteError,
     engine::Engine,
+    keys::ConstantKey,
     rules::weights::ints,
-    terms::{TermId, Terms, constant_key},
+    terms::{TermId, Terms},
 };
 use crate::ir::{Graph, NodeId, Origin, Value};
 
@@ -151,7 +152,7 @@ impl Engine {
             (1..count).zip(&sizes).all(|(_, &s)| s == each) && sizes.last() == Some(&(size - each * (count - 1)));
         let parts = ints(&sizes);
         // Sizes that the model does not hold would be a constant that nothing in it leads to.
-        if !even && self.terms.find_constant(&constant_key(&parts)).is_none() {
+        if !even && self.terms.find_constant(&ConstantKey::of(&parts)).is_none() {
             return Ok(());
         }
         let origins: Vec<Origin> = {

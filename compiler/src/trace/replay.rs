@@ -24,10 +24,11 @@ use crate::{
         elements::Elements,
         engine::Engine,
         fold::{FOLD_CONSTANTS, FOLD_WEIGHTS},
+        keys::{ConstantKey, OpKey},
         rederive_step,
         rule::Exactness,
         rules,
-        terms::{Head, TermId, constant_key, op_key},
+        terms::{Head, TermId},
     },
 };
 
@@ -145,9 +146,9 @@ pub fn replay(trace: &Trace, model: Option<&Graph>, optimized: Option<&Graph>) -
     Ok(proof)
 }
 
-fn constants_of(engine: &Engine) -> BTreeMap<String, Constant> {
+fn constants_of(engine: &Engine) -> BTreeMap<ConstantKey, Constant> {
     let constant = |t: &crate::rewrite::terms::Term| match &t.head {
-        Head::Constant(c) => Some((constant_key(c), c.clone())),
+        Head::Constant(c) => Some((ConstantKey::of(c), c.clone())),
         _ => None,
     };
     engine.terms.iter().filter_map(|(_, t)| constant(t)).collect()
@@ -389,11 +390,11 @@ impl Compare<'_> {
                 Ok(())
             }
             (Head::Constant(c), _, Some(k), _) => {
-                let (is, said) = (constant_key(c), k.key()?);
+                let (is, said) = (ConstantKey::of(c), k.key()?);
                 if is == said { Ok(()) } else { Err(format!("{} the constant is {is}, not {said}", at())) }
             }
             (Head::Op(op), Some(_), _, _) => {
-                let (is, said) = (op_key(op), op_key(&op_of(line)?));
+                let (is, said) = (OpKey::of(op), OpKey::of(&op_of(line)?));
                 if is != said {
                     return Err(format!("{} there is {is}, not {said}", at()));
                 }
@@ -428,9 +429,9 @@ impl Compare<'_> {
         }
         let of_model = self.model.and_then(|m| m.value(m.terms.find_value(name)?).map(|v| &m.graph.node(v.node).kind));
         if let (Some(Kind::Op(a)), Kind::Op(b)) = (of_model, &node.kind)
-            && op_key(a) != op_key(b)
+            && OpKey::of(a) != OpKey::of(b)
         {
-            return Err(format!("there is {}, not {}", op_key(b), op_key(a)));
+            return Err(format!("there is {}, not {}", OpKey::of(b), OpKey::of(a)));
         }
         let own = node.operands();
         let operands = written.operands.as_deref().unwrap_or_default();
