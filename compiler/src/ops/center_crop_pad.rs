@@ -13,7 +13,7 @@ impl OnnxOperator for CenterCropPad {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input_data")?), Some(node.required(1, "shape")?)];
-        let axes = node.ints("axes")?;
+        let axes = node.ints("axes")?.map(|a| node.all_from_front(a, 0));
         node.emit(CenterCropPad { axes }, operands)
     }
 

@@ -37,7 +37,7 @@ impl OnnxOperator for Compress {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input")?), Some(node.required(1, "condition")?)];
-        let axis = node.int("axis")?;
+        let axis = node.int("axis")?.map(|a| node.from_front(a, 0));
         node.emit(Compress { axis }, operands)
     }
 
@@ -62,7 +62,7 @@ mod tests {
     fn there_and_back() {
         let inputs = [Fact::fixed(DType::F32, &[2, 3]), Fact::fixed(DType::Bool, &[2])];
         let (graph, y) = read("Compress", 11, &inputs, vec![int("axis", -1)], 1).unwrap();
-        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", -1)]);
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", 1)]);
         assert_eq!(write(&graph, y[0], 9).unwrap()[0].attrs, [int("axis", 1)]);
         let (graph, y) = read("Compress", 11, &inputs, vec![], 1).unwrap();
         assert!(write(&graph, y[0], 9).unwrap()[0].attrs.is_empty());

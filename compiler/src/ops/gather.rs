@@ -13,7 +13,7 @@ impl OnnxOperator for Gather {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, indices) = (node.required(0, "data")?, node.required(1, "indices")?);
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         node.emit(Gather { axis }, vec![Some(x), Some(indices)])
     }
 

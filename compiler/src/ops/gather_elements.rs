@@ -16,7 +16,7 @@ impl OnnxOperator for GatherElements {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, indices) = (node.required(0, "data")?, node.required(1, "indices")?);
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         node.emit(GatherElements { axis }, vec![Some(x), Some(indices)])
     }
 

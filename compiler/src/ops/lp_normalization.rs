@@ -13,7 +13,7 @@ impl OnnxOperator for LpNormalization {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;
-        let axis = node.int("axis")?.unwrap_or(-1);
+        let axis = node.axis("axis", -1)?;
         let p = node.int("p")?.unwrap_or(2);
         node.emit(LpNormalization { axis, p }, vec![Some(x)])
     }

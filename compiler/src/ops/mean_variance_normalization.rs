@@ -12,6 +12,7 @@ impl OnnxOperator for MeanVarianceNormalization {
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;
         let axes = node.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+        let axes = node.all_from_front(axes, 0);
         node.emit(MeanVarianceNormalization { axes }, vec![Some(x)])
     }
 

@@ -18,6 +18,8 @@ impl OnnxOperator for OneHot {
             Some(node.required(2, "values")?),
         ];
         let axis = node.int("axis")?.unwrap_or(-1);
+        // The result has one axis more than the indices.
+        let axis = node.from_front(axis, 1);
         node.emit(OneHot { axis }, operands)
     }
 

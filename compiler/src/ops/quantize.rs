@@ -55,7 +55,7 @@ fn write(
 
 /// The axis: 1, unless it is given. It says nothing where there is one scale, as before opset 13 always.
 fn axis(node: &mut NodeReader<'_>) -> Result<i64, ImportError> {
-    Ok(node.int("axis")?.unwrap_or(1))
+    node.axis("axis", 1)
 }
 
 impl OnnxOperator for QuantizeLinear {

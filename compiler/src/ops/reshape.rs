@@ -76,7 +76,7 @@ impl OnnxOperator for Flatten {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;
-        let axis = node.int("axis")?.unwrap_or(1);
+        let axis = node.axis("axis", 1)?;
         node.emit(Flatten { axis }, vec![Some(x)])
     }
 
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn flatten_counts_from_the_front_where_it_must() {
         let (graph, y) = read("Flatten", 11, &[Fact::fixed(DType::F32, &[2, 3, 4])], vec![int("axis", -1)], 1).unwrap();
-        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", -1)]);
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", 2)]);
         assert_eq!(write(&graph, y[0], 9).unwrap()[0].attrs, [int("axis", 2)]);
     }
 

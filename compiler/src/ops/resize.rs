@@ -61,7 +61,7 @@ impl OnnxOperator for Resize {
             exclude_outside: read_flag(node, "exclude_outside")?,
             extrapolation_value: node.float("extrapolation_value")?.unwrap_or(0.0),
             antialias: read_flag(node, "antialias")?,
-            axes: node.ints("axes")?.unwrap_or_default(),
+            axes: node.ints("axes")?.map(|a| node.all_from_front(a, 0)).unwrap_or_default(),
             keep_aspect_ratio_policy: read_enum(node, "keep_aspect_ratio_policy", AspectPolicy::Stretch)?,
         };
         let crops = coordinate_transformation_mode == CoordinateMode::TfCropAndResize;

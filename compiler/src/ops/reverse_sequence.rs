@@ -13,8 +13,8 @@ impl OnnxOperator for ReverseSequence {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input")?), Some(node.required(1, "sequence_lens")?)];
-        let batch_axis = node.int("batch_axis")?.unwrap_or(1);
-        let time_axis = node.int("time_axis")?.unwrap_or(0);
+        let batch_axis = node.axis("batch_axis", 1)?;
+        let time_axis = node.axis("time_axis", 0)?;
         node.emit(ReverseSequence { batch_axis, time_axis }, operands)
     }
 

@@ -59,7 +59,7 @@ impl OnnxOperator for ScatterElements {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = three(node)?;
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         let reduction = read_reduction(node)?;
         node.emit(ScatterElements { axis, reduction }, operands)
     }
@@ -108,7 +108,7 @@ impl OnnxOperator for TensorScatter {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "past_cache")?), Some(node.required(1, "update")?), node.operand(2)];
-        let axis = node.int("axis")?.unwrap_or(-2);
+        let axis = node.axis("axis", -2)?;
         let text = node.string("mode")?.unwrap_or_else(|| CacheMode::Linear.text().into());
         let unknown = || ImportError::Invalid(format!("attribute mode is {text:?}, which is no way to write a cache"));
         let mode = CacheMode::from_text(&text).ok_or_else(unknown)?;
@@ -146,9 +146,9 @@ mod tests {
         }
         assert!(write(&graph, y[0], 8).is_err());
         for (reduction, since) in [("add", 16), ("max", 18)] {
-            let attrs = vec![int("axis", -1), string("reduction", reduction)];
-            let (graph, y) = read("ScatterElements", 18, &inputs, attrs.clone(), 1).unwrap();
-            assert_eq!(write(&graph, y[0], since).unwrap()[0].attrs, attrs);
+            let attrs = |axis| vec![int("axis", axis), string("reduction", reduction)];
+            let (graph, y) = read("ScatterElements", 18, &inputs, attrs(-1), 1).unwrap();
+            assert_eq!(write(&graph, y[0], since).unwrap()[0].attrs, attrs(1));
             assert!(write(&graph, y[0], since - 1).is_err());
         }
         assert!(read("ScatterElements", 18, &inputs, vec![string("reduction", "mean")], 1).is_err());

@@ -108,9 +108,9 @@ fn at(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
     match sequence(node.graph(), of)? {
         Sequence::Of(tensors) => Ok(vec![tensors[index(tensors.len())?]]),
         Sequence::Pieces { x, axis, by } => {
+            let axis = node.from_front_of(x, axis, 0);
             let whole = |node: &NodeReader<'_>| {
                 let fact = node.fact_of(x)?;
-                let axis = if axis < 0 { axis + fact.rank() as i64 } else { axis };
                 fact.shape.get(usize::try_from(axis).ok()?).and_then(Dim::as_fixed)
             };
             let bounds = match by {
@@ -157,6 +157,7 @@ fn concat(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
     let Sequence::Of(tensors) = sequence(node.graph(), of)? else {
         return Err(unsupported("the sequence is the pieces of a tensor"));
     };
+    let axis = tensors.first().map_or(axis, |t| node.from_front_of(*t, axis, usize::from(stacks)));
     let mut parts = Vec::with_capacity(tensors.len());
     for t in tensors {
         parts.push(Some(if stacks {

@@ -13,7 +13,7 @@ impl OnnxOperator for Split {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         let n = node.outputs() as i64;
         let split = match node.opset() {
             13.. => node.operand(1),

@@ -13,7 +13,7 @@ impl OnnxOperator for Unique {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;
-        let axis = node.int("axis")?;
+        let axis = node.int("axis")?.map(|a| node.from_front(a, 0));
         let sorted = node.int("sorted")?.unwrap_or(1) != 0;
         node.emit(Unique { axis, sorted }, vec![Some(x)])
     }
