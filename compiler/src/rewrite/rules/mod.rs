@@ -23,6 +23,7 @@ pub mod pad;
 pub mod parts;
 pub mod permute;
 pub mod pool;
+pub(super) mod read;
 pub mod reduce;
 pub mod resample;
 pub mod shape;

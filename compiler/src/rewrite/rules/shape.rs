@@ -7,7 +7,7 @@ use convc_runtime::{
 
 use super::{
     affine::equal_shapes,
-    parts::from_front,
+    read::axes::axis,
     weights::{ints, reshape},
 };
 use crate::rewrite::{
@@ -294,7 +294,7 @@ pub const GATHER_AS_VIEW: Rule = Rule {
         let (Some(fact), Some(indices)) = (view.fact(x), view.fact(i).and_then(convc_runtime::Fact::i64s)) else {
             return;
         };
-        let Some(axis) = from_front(g.axis, fact.rank()) else { return };
+        let Some(axis) = axis(g.axis, fact.rank()) else { return };
         let verdict = match fact.shape[axis].as_fixed() {
             None => Verdict::Unknown(format!("the size of axis {axis} is open")),
             Some(n) => {
