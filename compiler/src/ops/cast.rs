@@ -2,8 +2,11 @@
 
 use convc_runtime::{AttrValue, DType, ops::Cast};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
-use crate::{ir::Value, onnx::dtype_to_onnx};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, dtype_to_onnx,
+    properties::{Nonnegative, Operands, Properties},
+};
+use crate::ir::Value;
 
 /// An element type as an attribute.
 pub(super) fn dtype_attr(dtype: DType) -> AttrValue {

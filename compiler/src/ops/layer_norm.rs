@@ -9,9 +9,10 @@ use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     batch_norm::{EPSILON, write_epsilon},
     concat::is_last,
+    dtype_to_onnx,
     properties::{Operands, Properties},
 };
-use crate::{ir::Value, onnx::dtype_to_onnx};
+use crate::ir::Value;
 
 /// Takes `stash_type` out, f32 if it is not given.
 pub(super) fn read_stash_type(node: &mut NodeReader<'_>) -> Result<DType, ImportError> {

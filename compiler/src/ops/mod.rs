@@ -4,6 +4,7 @@
 mod functions;
 pub mod late;
 pub mod primitives;
+mod element_types;
 pub mod properties;
 mod reader;
 mod sequence;
@@ -11,10 +12,11 @@ mod sequence;
 pub(crate) mod testing;
 mod writer;
 
+pub use element_types::{dtype_from_onnx, dtype_to_onnx};
 pub use properties::Properties;
 pub use reader::{ImportError, NodeReader};
 pub use sequence::makes_sequence;
-pub use writer::{ExportError, NodeWriter, Operand};
+pub use writer::{ExportError, NodeWriter, Operand, WrittenNode};
 
 use convc_runtime::{DType, Dim, Fact, Op, ops};
 

@@ -6,13 +6,15 @@ use convc_runtime::{
     ops::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
-use crate::{ir::Value, onnx::dtype_to_onnx};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, dtype_to_onnx, properties::Properties,
+};
+use crate::ir::Value;
 
 /// An element type that is an attribute, 0 standing for none.
 fn optional_dtype(node: &mut NodeReader<'_>, name: &str) -> Result<Option<DType>, ImportError> {
     let Some(n) = node.int(name)?.filter(|&n| n != 0) else { return Ok(None) };
-    match i32::try_from(n).ok().and_then(crate::onnx::dtype_from_onnx) {
+    match i32::try_from(n).ok().and_then(super::dtype_from_onnx) {
         Some(d) => Ok(Some(d)),
         None => Err(ImportError::Invalid(format!("attribute {name} is {n}, which is not an element type"))),
     }

@@ -236,7 +236,7 @@ impl<'a> NodeReader<'a> {
     /// [`ImportError::Invalid`] if it is no type.
     pub fn dtype(&mut self, name: &str) -> Result<Option<DType>, ImportError> {
         let Some(n) = self.int(name)? else { return Ok(None) };
-        match i32::try_from(n).ok().and_then(crate::onnx::dtype_from_onnx) {
+        match i32::try_from(n).ok().and_then(super::dtype_from_onnx) {
             Some(d) => Ok(Some(d)),
             None => Err(ImportError::Invalid(format!("attribute {name} is {n}, which is not an element type"))),
         }

@@ -3,16 +3,12 @@
 //! carried through.
 
 use convc_runtime::{
-    AttrValue, Dim, Tensor,
+    Dim, Tensor,
     ops::{Concat, Gather, Slice, Unsqueeze},
 };
-use onnx_protobuf::{Message, NodeProto};
 
 use super::{ImportError, NodeReader, Reader};
-use crate::{
-    ir::{Graph, Kind, Value},
-    onnx::attribute_value,
-};
+use crate::ir::{Graph, Kind, Value};
 
 /// The operators that make sequences: nodes that are carried, and dead once every use is read.
 const MAKERS: [&str; 2] = ["SplitToSequence", "SequenceConstruct"];
@@ -68,14 +64,7 @@ fn sequence(graph: &Graph, operand: Value) -> Result<Sequence, ImportError> {
     if maker.op_type != "SplitToSequence" {
         return Err(unknown());
     }
-    let proto = NodeProto::parse_from_bytes(&maker.proto).map_err(|_| unknown())?;
-    let int = |name: &str| {
-        let a = proto.attribute.iter().find(|a| a.name == name)?;
-        match attribute_value(a, &mut |_| Err(unknown())) {
-            Ok(AttrValue::Int(i)) => Some(i),
-            _ => None,
-        }
-    };
+    let int = |name: &str| maker.integers.get(name).copied();
     let x = node.operands().first().copied().flatten().ok_or_else(unknown)?;
     let axis = int("axis").unwrap_or(0);
     let by = match node.operands().get(1).copied().flatten() {

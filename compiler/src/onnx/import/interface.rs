@@ -8,7 +8,8 @@ use onnx_protobuf::{GraphProto, TypeProto, ValueInfoProto, tensor_shape_proto::d
 use super::{Env, Importer, Model, Names, OnnxError, Problem, Severity, shown};
 use crate::{
     ir::Graph,
-    onnx::{dtype_from_onnx, tensor::TensorFault},
+    onnx::tensor::TensorFault,
+    ops::dtype_from_onnx,
 };
 
 /// What a declaration says of a value.
