@@ -1,10 +1,10 @@
 //! The compiler's half of each operator: how it is read from ONNX and written back. One file per operator or family, one
 //! line each in `operators!`. Differences between opsets live here and nowhere else: the IR knows only the newest form.
 
-mod functions;
-pub mod late;
-pub mod primitives;
 mod element_types;
+mod functions;
+pub mod newer_operators;
+pub mod primitives;
 pub mod properties;
 mod reader;
 mod sequence;

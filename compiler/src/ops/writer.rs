@@ -2,7 +2,6 @@
 
 use convc_runtime::{AttrValue, Constant, DType, Fact, Tensor};
 
-
 /// An operator that cannot be written at the model's opset.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{op} cannot be written at opset {opset}: {problem}")]
