@@ -93,7 +93,7 @@ impl OnnxOperator for Resize {
     fn properties(&self) -> Properties {
         let crops = self.coordinate_transformation_mode == CoordinateMode::TfCropAndResize;
         // A size is the floor of a product with a scale.
-        let resampled = Properties { jumps: true, ..Properties::unknown() };
+        let resampled = Properties::unknown();
         if crops {
             return resampled;
         }

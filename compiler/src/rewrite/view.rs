@@ -3,7 +3,10 @@
 use convc_runtime::{Constant, Dim, Fact, Op};
 
 use super::{elements::Elements, target::Target};
-use crate::ops::{properties, properties::Nonnegative};
+use crate::ops::{
+    properties,
+    properties::{Movement, Nonnegative},
+};
 
 /// A set of terms known to be equal, as the [`View`] at hand numbers it. A graph's value and a term of a trace are
 /// classes with a single member.
@@ -24,6 +27,12 @@ impl App<'_> {
     #[must_use]
     pub fn operand(&self, i: usize) -> Option<Class> {
         self.operands.get(i).copied().flatten()
+    }
+
+    /// Whether it shows the elements of operand 0 in their order, in another shape.
+    #[must_use]
+    pub fn is_view(&self) -> bool {
+        properties(self.op).movement == Movement::View
     }
 }
 

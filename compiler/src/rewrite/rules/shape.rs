@@ -133,7 +133,7 @@ pub const VIEW_VIEW: Rule = Rule {
     search: |cx, class, app| {
         let Some(y) = app.operand(0) else { return };
         let view = cx.view;
-        let Some(inner) = view.apps(y).into_iter().find(|a| VIEWS.contains(&a.op.name())) else { return };
+        let Some(inner) = view.apps(y).into_iter().find(App::is_view) else { return };
         let Some(x) = inner.operand(0) else { return };
         if let Some(operand) = static_shape(cx, x, class) {
             let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));

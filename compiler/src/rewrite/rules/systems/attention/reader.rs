@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
             }
             Op::Slice(_) | Op::Gather(_) => self.picked(&app),
             Op::Concat(c) => self.joined(&app, c.axis),
-            _ if matches!(app.op.name(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze") => {
+            _ if app.is_view() => {
                 let x = app.operand(0)?;
                 let (from, to) = (self.shape(x)?, self.shape(class)?);
                 let x = self.read(x)?;
@@ -362,7 +362,7 @@ impl<'a> Reader<'a> {
 fn spatial_source(view: &dyn View, mut class: Class) -> Option<Class> {
     for _ in 0..16 {
         match view.apps(class).into_iter().next() {
-            Some(app) if matches!(app.op.name(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose") => {
+            Some(app) if app.is_view() || matches!(app.op, Op::Transpose(_)) => {
                 class = app.operand(0)?;
             }
             _ => break,
