@@ -5,6 +5,7 @@ pub mod blocks;
 pub mod conformance;
 pub mod filetests;
 pub mod mutate;
+pub mod operators;
 pub mod oracle;
 pub mod random;
 pub mod rules;

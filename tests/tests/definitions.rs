@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use convc::{
     ir::Graph,
-    ops::{late::introduced, primitives::is_system},
+    ops::{newer_operators::introduced, primitives::is_system},
     rewrite::{Dialect, Options, rewrite, rule::Phase, rules},
 };
 use convc_runtime::Op;

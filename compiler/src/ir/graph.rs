@@ -48,6 +48,8 @@ pub struct Opaque {
     pub op_type: String,
     /// The ONNX node as protobuf bytes; its input and output names are replaced on export.
     pub proto: Arc<Vec<u8>>,
+    /// The attributes that are one integer: what readers of the node's results ask for.
+    pub integers: BTreeMap<String, i64>,
     /// Names in nested graphs that refer to values of this graph, in the order of the operands behind the node's own inputs.
     pub captures: Vec<String>,
     /// Why convc does not execute it, as a sentence part.

@@ -19,5 +19,5 @@ pub use import::{NEWEST_OPSET, OLDEST_OPSET, check, check_bytes, import, import_
 pub use limits::Limits;
 pub use model::Model;
 pub use tensor::read_tensor_file;
-pub use types::{attribute_proto, attribute_value, dtype_from_onnx, dtype_to_onnx};
+pub use types::{attribute_proto, attribute_value};
 pub use wire::{Scanned, WireError, WireLimits};

@@ -5,9 +5,8 @@ use std::{ops::Range, path::Path};
 use convc_runtime::{Blob, Constant, DType, dim::element_count};
 use onnx_protobuf::{SparseTensorProto, TensorProto, tensor_proto::DataLocation};
 
-use super::{
-    Limits, OnnxError, Problem, Severity, dtype_from_onnx, dtype_to_onnx, error::shown, external::Folder, wire,
-};
+use super::{Limits, OnnxError, Problem, Severity, error::shown, external::Folder, wire};
+use crate::ops::{dtype_from_onnx, dtype_to_onnx};
 
 /// What tensors are read from: the file, and the folder of its external data.
 pub(super) struct Source<'a> {

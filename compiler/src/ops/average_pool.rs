@@ -5,8 +5,7 @@ use convc_runtime::{AttrValue, ops::AveragePool};
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     conv::{WindowAttrs, read_window},
-    max_pool::{PoolAttrs, read_flag, read_kernel_shape},
-};
+    max_pool::{PoolAttrs, read_flag, read_kernel_shape}, properties::{Effort, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for AveragePool {
@@ -41,6 +40,10 @@ impl OnnxOperator for AveragePool {
             attrs.push(("count_include_pad", AttrValue::Int(1)));
         }
         node.emit("AveragePool", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::window(&self.kernel_shape), ..Properties::averages() }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use convc_runtime::{AttrValue, ops::BatchNormalization};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Operands, Properties}};
 use crate::ir::Value;
 
 /// ONNX's default of every normalisation's `epsilon`.
@@ -39,6 +39,10 @@ impl OnnxOperator for BatchNormalization {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("BatchNormalization", write_epsilon(self.epsilon))
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[0, 2, 3], &[1, 2]]))
     }
 }
 

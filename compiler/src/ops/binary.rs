@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Operator, Binary, binary::BinaryKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Binary {
@@ -31,6 +31,24 @@ impl OnnxOperator for Binary {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
 
         node.emit(self.name(), vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        const BOTH: Operands = Operands::Sets(&[&[0, 1]]);
+        let linear = |sets| Properties { elementwise: true, ..Properties::linear(sets) };
+        let nonnegative = Nonnegative::Where(BOTH);
+        match self.kind {
+            BinaryKind::Add => Properties { commutative: true, nonnegative, monotone: true, ..linear(BOTH) },
+            BinaryKind::Sub => Properties { monotone: true, ..linear(BOTH) },
+            BinaryKind::Mul => Properties { commutative: true, nonnegative, ..linear(Operands::Each) },
+            // 0 divided by 0 is no number.
+            BinaryKind::Div => Properties { zeros: Operands::None, ..linear(Operands::FIRST) },
+            BinaryKind::PRelu => Properties {
+                zeros: Operands::FIRST,
+                nonnegative: Nonnegative::Where(Operands::FIRST),
+                ..Properties::elementwise()
+            },
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::BitCast;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, cast::dtype_attr};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, cast::dtype_attr, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for BitCast {
@@ -18,5 +18,9 @@ impl OnnxOperator for BitCast {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.since(26)?;
         node.emit("BitCast", vec![("to", dtype_attr(self.to))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{BitShift, bit_shift::Direction},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for BitShift {
@@ -30,5 +30,9 @@ impl OnnxOperator for BitShift {
             return Err(node.refuse("its operands are signed, which it takes from opset 28 on"));
         }
         node.emit("BitShift", vec![("direction", AttrValue::Str(self.direction.text().into()))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::elementwise()
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Operator, Bitwise, bitwise::BitwiseKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Bitwise {
@@ -30,5 +30,9 @@ impl OnnxOperator for Bitwise {
             node.since(18)?;
         }
         node.emit(self.name(), vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { commutative: true, ..Properties::elementwise() }
     }
 }

@@ -2,8 +2,11 @@
 
 use convc_runtime::{AttrValue, DType, ops::Cast};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
-use crate::{ir::Value, onnx::dtype_to_onnx};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, dtype_to_onnx,
+    properties::{Nonnegative, Operands, Properties},
+};
+use crate::ir::Value;
 
 /// An element type as an attribute.
 pub(super) fn dtype_attr(dtype: DType) -> AttrValue {
@@ -38,6 +41,18 @@ impl OnnxOperator for Cast {
             return Err(node.refuse(format!("the type {d}")));
         }
         node.emit("Cast", vec![("to", dtype_attr(self.to))])
+    }
+
+    fn properties(&self) -> Properties {
+        let to_float = self.to.is_float();
+        // Integers wrap around where they are narrowed.
+        let nonnegative = if to_float { Operands::FIRST } else { Operands::None };
+        Properties {
+            zeros: Operands::FIRST,
+            nonnegative: Nonnegative::Where(nonnegative),
+            jumps: !to_float,
+            ..Properties::elementwise()
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::CenterCropPad};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for CenterCropPad {
@@ -13,7 +13,7 @@ impl OnnxOperator for CenterCropPad {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input_data")?), Some(node.required(1, "shape")?)];
-        let axes = node.ints("axes")?;
+        let axes = node.ints("axes")?.map(|a| node.all_from_front(a, 0));
         node.emit(CenterCropPad { axes }, operands)
     }
 
@@ -21,5 +21,9 @@ impl OnnxOperator for CenterCropPad {
         node.since(18)?;
         let axes = self.axes.clone().map(|a| ("axes", AttrValue::Ints(a)));
         node.emit("CenterCropPad", axes.into_iter().collect())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Pads, Operands::FIRST)
     }
 }

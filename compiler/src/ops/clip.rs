@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, DType, Tensor, ops::Clip};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Effort, Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Clip {
@@ -46,6 +46,15 @@ impl OnnxOperator for Clip {
         let y = node.output_names();
         node.node("Clip", x, y, attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties {
+            nonnegative: Nonnegative::Where(Operands::Sets(&[&[1, 2], &[0, 2]])),
+            monotone: true,
+            effort: Effort::FUSES,
+            ..Properties::elementwise()
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Col2Im};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Col2Im {
@@ -27,5 +27,9 @@ impl OnnxOperator for Col2Im {
         let lists = [("dilations", &self.dilations), ("pads", &self.pads), ("strides", &self.strides)];
         let attrs = lists.into_iter().filter_map(|(n, v)| Some((n, AttrValue::Ints(v.clone()?)))).collect();
         node.emit("Col2Im", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::averages()
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Operator, Compare, compare::CompareKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Compare {
@@ -41,6 +41,10 @@ impl OnnxOperator for Compare {
             _ => {}
         }
         node.emit(self.name(), vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { commutative: self.kind == CompareKind::Equal, jumps: true, ..Properties::elementwise() }
     }
 }
 

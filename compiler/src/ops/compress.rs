@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Compress, NonZero},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::written_axis};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::written_axis, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for NonZero {
@@ -23,6 +23,10 @@ impl OnnxOperator for NonZero {
         node.since(9)?;
         node.emit("NonZero", Vec::new())
     }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
+    }
 }
 
 impl OnnxOperator for Compress {
@@ -33,7 +37,7 @@ impl OnnxOperator for Compress {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input")?), Some(node.required(1, "condition")?)];
-        let axis = node.int("axis")?;
+        let axis = node.int("axis")?.map(|a| node.from_front(a, 0));
         node.emit(Compress { axis }, operands)
     }
 
@@ -41,6 +45,10 @@ impl OnnxOperator for Compress {
         node.since(9)?;
         let axis = self.axis.map(|a| written_axis(node, a, 11)).transpose()?;
         node.emit("Compress", axis.map(|a| ("axis", AttrValue::Int(a))).into_iter().collect())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Picks, Operands::FIRST)
     }
 }
 
@@ -54,7 +62,7 @@ mod tests {
     fn there_and_back() {
         let inputs = [Fact::fixed(DType::F32, &[2, 3]), Fact::fixed(DType::Bool, &[2])];
         let (graph, y) = read("Compress", 11, &inputs, vec![int("axis", -1)], 1).unwrap();
-        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", -1)]);
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", 1)]);
         assert_eq!(write(&graph, y[0], 9).unwrap()[0].attrs, [int("axis", 1)]);
         let (graph, y) = read("Compress", 11, &inputs, vec![], 1).unwrap();
         assert!(write(&graph, y[0], 9).unwrap()[0].attrs.is_empty());

@@ -6,7 +6,7 @@ use convc_runtime::{
     window::{AutoPad, Window},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Operands, Properties}};
 use crate::ir::Value;
 
 /// The window attributes that Conv, ConvTranspose and the pools share.
@@ -117,5 +117,12 @@ impl OnnxOperator for Conv {
             attrs.push(("kernel_shape", AttrValue::Ints(kernel.iter().skip(2).map(|&k| k as i64).collect())));
         }
         node.emit("Conv", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties {
+            multiply_adds: MultiplyAdds::EachResult { rows: 1 },
+            ..Properties::linear(Operands::Sets(&[&[0, 2], &[1, 2]]))
+        }
     }
 }

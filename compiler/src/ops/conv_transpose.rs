@@ -4,8 +4,7 @@ use convc_runtime::{AttrValue, Fact, ops::ConvTranspose, window::AutoPad};
 
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
-    conv::{read_kernel, write_window},
-};
+    conv::{read_kernel, write_window}, properties::{MultiplyAdds, Operands, Properties}};
 use crate::ir::Value;
 
 /// Makes the padding explicit where the input's size does not matter or is known.
@@ -96,5 +95,12 @@ impl OnnxOperator for ConvTranspose {
             attrs.push(("output_shape", AttrValue::Ints(self.output_shape.clone())));
         }
         node.emit("ConvTranspose", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties {
+            multiply_adds: MultiplyAdds::EachInput { rows: 1 },
+            ..Properties::linear(Operands::Sets(&[&[0, 2], &[1, 2]]))
+        }
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Cumulative, Operator, cumulative::CumulativeKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Cumulative {
@@ -31,5 +31,14 @@ impl OnnxOperator for Cumulative {
             .map(|(name, _)| (name, AttrValue::Int(1)))
             .collect();
         node.emit(self.name(), attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        match self.kind {
+            CumulativeKind::CumSum => Properties::averages(),
+            CumulativeKind::CumProd => {
+                Properties { nonnegative: Nonnegative::Where(Operands::FIRST), ..Properties::continuous() }
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{DepthToSpace, SpaceToDepth, depth_space::DepthMode},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 fn read(node: &mut NodeReader<'_>) -> Result<(Value, i64, DepthMode), ImportError> {
@@ -43,6 +43,10 @@ impl OnnxOperator for DepthToSpace {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(node, "DepthToSpace", self.blocksize, self.mode, 11)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Permutes, Operands::FIRST)
+    }
 }
 
 impl OnnxOperator for SpaceToDepth {
@@ -58,6 +62,10 @@ impl OnnxOperator for SpaceToDepth {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(node, "SpaceToDepth", self.blocksize, self.mode, 28)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Permutes, Operands::FIRST)
     }
 }
 

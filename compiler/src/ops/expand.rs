@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::{Expand, Tile};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Expand {
@@ -22,6 +22,10 @@ impl OnnxOperator for Expand {
         }
         node.emit("Expand", Vec::new())
     }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Picks, Operands::FIRST)
+    }
 }
 
 impl OnnxOperator for Tile {
@@ -37,5 +41,9 @@ impl OnnxOperator for Tile {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("Tile", Vec::new())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Picks, Operands::FIRST)
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{ConstantOfShape, EyeLike, Range},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, cast::dtype_attr};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, cast::dtype_attr, properties::{Nonnegative, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for ConstantOfShape {
@@ -38,6 +38,10 @@ impl OnnxOperator for ConstantOfShape {
         node.node("Expand", inputs, node.output_names(), Vec::new());
         Ok(())
     }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
+    }
 }
 
 impl OnnxOperator for Range {
@@ -64,6 +68,10 @@ impl OnnxOperator for Range {
         }
         node.emit("Range", Vec::new())
     }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
+    }
 }
 
 impl OnnxOperator for EyeLike {
@@ -87,5 +95,9 @@ impl OnnxOperator for EyeLike {
             attrs.push(("k", AttrValue::Int(self.k)));
         }
         node.emit("EyeLike", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { nonnegative: Nonnegative::Always, ..Properties::continuous() }
     }
 }

@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::Gather;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, properties::{Effort, Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Gather {
@@ -13,12 +13,16 @@ impl OnnxOperator for Gather {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, indices) = (node.required(0, "data")?, node.required(1, "indices")?);
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         node.emit(Gather { axis }, vec![Some(x), Some(indices)])
     }
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         let attrs = axis_attr(node, self.axis, 11, 0)?;
         node.emit("Gather", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::PICKS, ..Properties::moves(Movement::Picks, Operands::FIRST) }
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{GatherElements, GatherND},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, properties::{Effort, Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for GatherElements {
@@ -16,7 +16,7 @@ impl OnnxOperator for GatherElements {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let (x, indices) = (node.required(0, "data")?, node.required(1, "indices")?);
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         node.emit(GatherElements { axis }, vec![Some(x), Some(indices)])
     }
 
@@ -24,6 +24,10 @@ impl OnnxOperator for GatherElements {
         node.since(11)?;
         let attrs = axis_attr(node, self.axis, 11, 0)?;
         node.emit("GatherElements", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::PICKS, ..Properties::moves(Movement::Picks, Operands::FIRST) }
     }
 }
 
@@ -46,6 +50,10 @@ impl OnnxOperator for GatherND {
         }
         node.since(12)?;
         node.emit("GatherND", vec![("batch_dims", AttrValue::Int(self.batch_dims))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::PICKS, ..Properties::moves(Movement::Picks, Operands::FIRST) }
     }
 }
 

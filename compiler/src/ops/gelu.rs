@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Gelu, gelu::Approximate},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Gelu {
@@ -65,6 +65,10 @@ impl OnnxOperator for Gelu {
             }
         }
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { zeros: Operands::FIRST, nonnegative: Nonnegative::Where(Operands::FIRST), ..Properties::elementwise() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Gemm};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Gemm {
@@ -43,6 +43,13 @@ impl OnnxOperator for Gemm {
         let y = node.output_names();
         node.node("Gemm", inputs, y, attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties {
+            multiply_adds: MultiplyAdds::Along(isize::from(!self.trans_a)),
+            ..Properties::linear(Operands::Sets(&[&[0, 2], &[1, 2]]))
+        }
     }
 }
 

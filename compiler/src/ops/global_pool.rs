@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{GlobalPool, Operator, global_pool::GlobalPoolKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for GlobalPool {
@@ -25,6 +25,18 @@ impl OnnxOperator for GlobalPool {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit(self.name(), self.p.map(|p| ("p", AttrValue::Int(p))).into_iter().collect())
+    }
+
+    fn properties(&self) -> Properties {
+        match self.kind {
+            GlobalPoolKind::Average => Properties::averages(),
+            GlobalPoolKind::Max => Properties { monotone: true, ..Properties::continuous() },
+            GlobalPoolKind::Lp => Properties {
+                zeros: Operands::FIRST,
+                nonnegative: Nonnegative::Always,
+                ..Properties::continuous()
+            },
+        }
     }
 }
 

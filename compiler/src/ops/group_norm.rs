@@ -6,8 +6,7 @@ use convc_runtime::{AttrValue, Constant, Tensor, match_any, ops::GroupNormalizat
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     batch_norm::{EPSILON, write_epsilon},
-    layer_norm::{read_stash_type, write_stash_type},
-};
+    layer_norm::{read_stash_type, write_stash_type}, properties::{Operands, Properties}};
 use crate::ir::Value;
 
 /// A constant `[G]` as `[C]`, each element `channels / G` times.
@@ -115,6 +114,10 @@ impl OnnxOperator for GroupNormalization {
         let scaled = step("Mul", &[&normal, &scale], vec![], false);
         step("Add", &[&scaled, &bias], vec![], true);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[1, 2]]))
     }
 }
 

@@ -4,8 +4,7 @@ use convc_runtime::ops::InstanceNormalization;
 
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
-    batch_norm::{EPSILON, write_epsilon},
-};
+    batch_norm::{EPSILON, write_epsilon}, properties::{Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for InstanceNormalization {
@@ -26,6 +25,10 @@ impl OnnxOperator for InstanceNormalization {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("InstanceNormalization", write_epsilon(self.epsilon))
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[1, 2]]))
     }
 }
 

@@ -8,8 +8,11 @@ use convc_runtime::{
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     batch_norm::{EPSILON, write_epsilon},
+    concat::is_last,
+    dtype_to_onnx,
+    properties::{Operands, Properties},
 };
-use crate::{ir::Value, onnx::dtype_to_onnx};
+use crate::ir::Value;
 
 /// Takes `stash_type` out, f32 if it is not given.
 pub(super) fn read_stash_type(node: &mut NodeReader<'_>) -> Result<DType, ImportError> {
@@ -23,8 +26,8 @@ pub(super) fn write_stash_type(dtype: DType, attrs: &mut Vec<(&'static str, Attr
     }
 }
 
-fn write_axis(axis: i64, attrs: &mut Vec<(&'static str, AttrValue)>) {
-    if axis != -1 {
+fn write_axis(node: &NodeWriter<'_>, axis: i64, attrs: &mut Vec<(&'static str, AttrValue)>) {
+    if !is_last(node, axis) {
         attrs.push(("axis", AttrValue::Int(axis)));
     }
 }
@@ -37,7 +40,7 @@ impl OnnxOperator for LayerNormalization {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "X")?), Some(node.required(1, "Scale")?), node.operand(2)];
-        let axis = node.int("axis")?.unwrap_or(-1);
+        let axis = node.axis("axis", -1)?;
         let epsilon = node.float("epsilon")?.unwrap_or(EPSILON);
         let stash_type = read_stash_type(node)?;
         node.emit(LayerNormalization { axis, epsilon, stash_type }, operands)
@@ -48,9 +51,13 @@ impl OnnxOperator for LayerNormalization {
             return Err(node.refuse("it needs opset 17"));
         }
         let mut attrs = write_epsilon(self.epsilon);
-        write_axis(self.axis, &mut attrs);
+        write_axis(node, self.axis, &mut attrs);
         write_stash_type(self.stash_type, &mut attrs);
         node.emit("LayerNormalization", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[1, 2]]))
     }
 }
 
@@ -62,7 +69,7 @@ impl OnnxOperator for RMSNormalization {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "X")?), Some(node.required(1, "scale")?)];
-        let axis = node.int("axis")?.unwrap_or(-1);
+        let axis = node.axis("axis", -1)?;
         let epsilon = node.float("epsilon")?.unwrap_or(EPSILON);
         let stash_type = read_stash_type(node)?;
         node.emit(RMSNormalization { axis, epsilon, stash_type }, operands)
@@ -73,9 +80,13 @@ impl OnnxOperator for RMSNormalization {
             return Err(node.refuse("it needs opset 23"));
         }
         let mut attrs = write_epsilon(self.epsilon);
-        write_axis(self.axis, &mut attrs);
+        write_axis(node, self.axis, &mut attrs);
         write_stash_type(self.stash_type, &mut attrs);
         node.emit("RMSNormalization", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[1]]))
     }
 }
 

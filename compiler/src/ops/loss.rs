@@ -8,7 +8,7 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Loss {
@@ -39,6 +39,10 @@ impl OnnxOperator for Loss {
             attrs.push(("reduction", AttrValue::Str(self.reduction.text().into())));
         }
         node.emit(self.name(), attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }
 

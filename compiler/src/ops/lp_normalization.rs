@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::LpNormalization};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for LpNormalization {
@@ -13,13 +13,17 @@ impl OnnxOperator for LpNormalization {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;
-        let axis = node.int("axis")?.unwrap_or(-1);
+        let axis = node.axis("axis", -1)?;
         let p = node.int("p")?.unwrap_or(2);
         node.emit(LpNormalization { axis, p }, vec![Some(x)])
     }
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("LpNormalization", vec![("axis", AttrValue::Int(self.axis)), ("p", AttrValue::Int(self.p))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
     }
 }
 

@@ -5,8 +5,7 @@ use convc_runtime::{AttrValue, ops::LpPool};
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     conv::{WindowAttrs, read_window},
-    max_pool::{PoolAttrs, read_flag, read_kernel_shape},
-};
+    max_pool::{PoolAttrs, read_flag, read_kernel_shape}, properties::{Effort, Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for LpPool {
@@ -40,6 +39,15 @@ impl OnnxOperator for LpPool {
             attrs.push(("p", AttrValue::Int(self.p)));
         }
         node.emit("LpPool", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties {
+            zeros: Operands::FIRST,
+            nonnegative: Nonnegative::Always,
+            effort: Effort::window(&self.kernel_shape),
+            ..Properties::continuous()
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::LRN};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Operands, Properties}};
 use crate::ir::Value;
 
 const ALPHA: f32 = 1e-4;
@@ -34,6 +34,10 @@ impl OnnxOperator for LRN {
             }
         }
         node.emit("LRN", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { zeros: Operands::FIRST, ..Properties::continuous() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{DType, ops::MatMul};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for MatMul {
@@ -22,5 +22,12 @@ impl OnnxOperator for MatMul {
             return Err(node.refuse("its operands are integers, which it takes from opset 9 on"));
         }
         node.emit("MatMul", vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties {
+            multiply_adds: MultiplyAdds::Along(-1),
+            ..Properties::linear(Operands::Sets(&[&[0], &[1]]))
+        }
     }
 }

@@ -5,8 +5,7 @@ use convc_runtime::{AttrValue, ops::MaxPool, window::AutoPad};
 
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
-    conv::{WindowAttrs, read_window, write_window},
-};
+    conv::{WindowAttrs, read_window, write_window}, properties::{Effort, Properties}};
 use crate::ir::Value;
 
 /// Takes `kernel_shape` out, which every pool requires.
@@ -93,6 +92,16 @@ impl OnnxOperator for MaxPool {
             attrs.push(("storage_order", AttrValue::Int(1)));
         }
         node.emit("MaxPool", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        // A window that lies in the padding alone has the least number of all for its maximum, whatever the map holds.
+        Properties {
+            monotone: true,
+            jumps: self.indices,
+            effort: Effort::window(&self.kernel_shape),
+            ..Properties::continuous()
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::MeanVarianceNormalization};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for MeanVarianceNormalization {
@@ -12,6 +12,7 @@ impl OnnxOperator for MeanVarianceNormalization {
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;
         let axes = node.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+        let axes = node.all_from_front(axes, 0);
         node.emit(MeanVarianceNormalization { axes }, vec![Some(x)])
     }
 
@@ -20,6 +21,10 @@ impl OnnxOperator for MeanVarianceNormalization {
             return Err(node.refuse("it needs opset 9"));
         }
         node.emit("MeanVarianceNormalization", vec![("axes", AttrValue::Ints(self.axes.clone()))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
     }
 }
 

@@ -1,21 +1,24 @@
 //! The compiler's half of each operator: how it is read from ONNX and written back. One file per operator or family, one
 //! line each in `operators!`. Differences between opsets live here and nowhere else: the IR knows only the newest form.
 
-mod cost;
-pub mod late;
+mod element_types;
+mod functions;
+pub mod newer_operators;
 pub mod primitives;
+pub mod properties;
 mod reader;
 mod sequence;
 #[cfg(test)]
 pub(crate) mod testing;
 mod writer;
 
-pub use cost::macs;
+pub use element_types::{dtype_from_onnx, dtype_to_onnx};
+pub use properties::Properties;
 pub use reader::{ImportError, NodeReader};
 pub use sequence::makes_sequence;
-pub use writer::{ExportError, NodeWriter, Operand};
+pub use writer::{ExportError, NodeWriter, Operand, WrittenNode};
 
-use convc_runtime::{DType, Op, ops};
+use convc_runtime::{DType, Dim, Fact, Op, ops};
 
 use crate::{ir::Value, rewrite::types::Types};
 
@@ -43,6 +46,15 @@ pub trait OnnxOperator: ops::Operator {
     /// # Errors
     /// If that opset cannot express it.
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError>;
+
+    /// What holds for this operator whatever its operands are.
+    fn properties(&self) -> Properties;
+}
+
+/// Multiply-adds of one execution of `op`; see [`properties::MultiplyAdds`]. `None` if a size or an operand is not known.
+#[must_use]
+pub fn macs(op: &Op, inputs: &[Option<&Fact>], outputs: &[&Fact]) -> Option<Dim> {
+    properties(op).multiply_adds.count(inputs, outputs)
 }
 
 /// An ONNX name, an opset, and the element types that are executed from it on.
@@ -95,6 +107,12 @@ macro_rules! operators {
         /// See [`OnnxOperator::to_onnx`].
         pub fn write(op: &Op, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
             match op { $($(Op::$variant(op) => op.to_onnx(node),)+)* }
+        }
+
+        /// See [`OnnxOperator::properties`].
+        #[must_use]
+        pub fn properties(op: &Op) -> Properties {
+            match op { $($(Op::$variant(op) => op.properties(),)+)* }
         }
     };
 }

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, DType, ops::Mod};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Mod {
@@ -26,5 +26,9 @@ impl OnnxOperator for Mod {
             return Err(node.refuse("its operands are floats and fmod is 0, which is possible from opset 28 on"));
         }
         node.emit("Mod", if self.fmod { vec![("fmod", AttrValue::Int(1))] } else { vec![] })
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { jumps: true, ..Properties::elementwise() }
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Operator, Negation, negation::NegationKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Negation {
@@ -26,5 +26,9 @@ impl OnnxOperator for Negation {
             node.since(18)?;
         }
         node.emit(self.name(), vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::elementwise()
     }
 }

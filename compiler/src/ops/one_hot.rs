@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::OneHot;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for OneHot {
@@ -18,6 +18,8 @@ impl OnnxOperator for OneHot {
             Some(node.required(2, "values")?),
         ];
         let axis = node.int("axis")?.unwrap_or(-1);
+        // The result has one axis more than the indices.
+        let axis = node.from_front(axis, 1);
         node.emit(OneHot { axis }, operands)
     }
 
@@ -25,5 +27,9 @@ impl OnnxOperator for OneHot {
         node.since(9)?;
         let attrs = if self.axis == -1 { Vec::new() } else { vec![("axis", convc_runtime::AttrValue::Int(self.axis))] };
         node.emit("OneHot", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Cast, Pad, pad::PadMode},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Pad {
@@ -71,6 +71,15 @@ impl OnnxOperator for Pad {
         }
         node.node("Pad", first_name(node), node.output_names(), attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        match self.mode {
+            PadMode::Constant => Properties::moves(Movement::Pads, Operands::Sets(&[&[0, 2]])),
+            PadMode::Reflect | PadMode::Edge | PadMode::Wrap => {
+                Properties::moves(Movement::Picks, Operands::FIRST)
+            }
+        }
     }
 }
 

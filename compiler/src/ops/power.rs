@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::Pow;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Pow {
@@ -22,5 +22,9 @@ impl OnnxOperator for Pow {
             return Err(node.refuse("base and exponent have different types, which is possible from opset 12 on"));
         }
         node.emit("Pow", vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { jumps: true, ..Properties::elementwise() }
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Operator, Predicate, predicate::PredicateKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Predicate {
@@ -35,5 +35,9 @@ impl OnnxOperator for Predicate {
             .map(|(name, _)| (name, AttrValue::Int(0)))
             .collect();
         node.emit(self.name(), attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { jumps: true, ..Properties::elementwise() }
     }
 }

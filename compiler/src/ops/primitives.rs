@@ -2,7 +2,7 @@
 
 use convc_runtime::{Constant, Fact, Op, OpError, Tensor, ops::compose::Composer};
 
-use super::late;
+use super::newer_operators;
 use crate::ir::{Graph, NodeId, Value};
 
 /// Writes definitions into a graph.
@@ -50,7 +50,7 @@ pub fn compose<C: Composer>(op: &Op, c: &mut C, operands: &[Option<C::Value>]) -
         Op::SCConv(op) => op.compose(c, operands),
         Op::SplitAttention(op) => op.compose(c, operands),
         Op::Involution(op) => op.compose(c, operands),
-        op => return late::compose(op, c, operands),
+        op => return newer_operators::compose(op, c, operands),
     })
 }
 

@@ -6,13 +6,15 @@ use convc_runtime::{
     ops::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
-use crate::{ir::Value, onnx::dtype_to_onnx};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, dtype_to_onnx, properties::Properties,
+};
+use crate::ir::Value;
 
 /// An element type that is an attribute, 0 standing for none.
 fn optional_dtype(node: &mut NodeReader<'_>, name: &str) -> Result<Option<DType>, ImportError> {
     let Some(n) = node.int(name)?.filter(|&n| n != 0) else { return Ok(None) };
-    match i32::try_from(n).ok().and_then(crate::onnx::dtype_from_onnx) {
+    match i32::try_from(n).ok().and_then(super::dtype_from_onnx) {
         Some(d) => Ok(Some(d)),
         None => Err(ImportError::Invalid(format!("attribute {name} is {n}, which is not an element type"))),
     }
@@ -55,7 +57,7 @@ fn write(
 
 /// The axis: 1, unless it is given. It says nothing where there is one scale, as before opset 13 always.
 fn axis(node: &mut NodeReader<'_>) -> Result<i64, ImportError> {
-    Ok(node.int("axis")?.unwrap_or(1))
+    node.axis("axis", 1)
 }
 
 impl OnnxOperator for QuantizeLinear {
@@ -80,6 +82,10 @@ impl OnnxOperator for QuantizeLinear {
         let attrs = write(node, self.axis, self.block_size, dtypes)?;
         node.emit("QuantizeLinear", attrs)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
+    }
 }
 
 impl OnnxOperator for DequantizeLinear {
@@ -101,6 +107,10 @@ impl OnnxOperator for DequantizeLinear {
         let attrs = write(node, self.axis, self.block_size, dtypes)?;
         node.emit("DequantizeLinear", attrs)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
+    }
 }
 
 impl OnnxOperator for DynamicQuantizeLinear {
@@ -117,6 +127,10 @@ impl OnnxOperator for DynamicQuantizeLinear {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.since(11)?;
         node.emit("DynamicQuantizeLinear", vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }
 

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{MatMulInteger, QLinearMatMul},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for MatMulInteger {
@@ -22,6 +22,10 @@ impl OnnxOperator for MatMulInteger {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.since(10)?;
         node.emit("MatMulInteger", vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { multiply_adds: MultiplyAdds::Along(-1), ..Properties::unknown() }
     }
 }
 
@@ -42,5 +46,9 @@ impl OnnxOperator for QLinearMatMul {
             return Err(node.refuse("its scales are not f32, which is possible from opset 21 on"));
         }
         node.emit("QLinearMatMul", vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { multiply_adds: MultiplyAdds::Along(-1), ..Properties::unknown() }
     }
 }

@@ -134,6 +134,38 @@ impl<'a> NodeReader<'a> {
         Some(self.attrs.remove(i).1)
     }
 
+    /// Takes the attribute that names an axis of operand 0 out, `default` if it is not given. Counted from the front where that
+    /// operand's rank is known; an axis that it does not have, and one of unknown rank, stays as it is.
+    ///
+    /// # Errors
+    /// If the attribute is no integer.
+    pub fn axis(&mut self, name: &str, default: i64) -> Result<i64, ImportError> {
+        let axis = self.int(name)?.unwrap_or(default);
+        Ok(self.from_front(axis, 0))
+    }
+
+    /// The axes, counted from the front of operand 0 with `more` axes added, where its rank is known.
+    #[must_use]
+    pub fn all_from_front(&self, axes: Vec<i64>, more: usize) -> Vec<i64> {
+        axes.into_iter().map(|a| self.from_front(a, more)).collect()
+    }
+
+    /// An axis, counted from the front of operand 0 with `more` axes added, where its rank is known.
+    #[must_use]
+    pub fn from_front(&self, axis: i64, more: usize) -> i64 {
+        self.operand(0).map_or(axis, |v| self.from_front_of(v, axis, more))
+    }
+
+    /// An axis, counted from the front of a value with `more` axes added, where its rank is known.
+    #[must_use]
+    pub fn from_front_of(&self, v: Value, axis: i64, more: usize) -> i64 {
+        let rank = self.fact_of(v).and_then(|f| i64::try_from(f.rank() + more).ok());
+        match rank.and_then(|r| axis.checked_add(r)) {
+            Some(front) if axis < 0 && front >= 0 => front,
+            _ => axis,
+        }
+    }
+
     fn wrong_type(&self, name: &str, value: &AttrValue, expected: &str) -> ImportError {
         ImportError::Invalid(format!("attribute {name} is {value}, {expected} is needed"))
     }
@@ -204,7 +236,7 @@ impl<'a> NodeReader<'a> {
     /// [`ImportError::Invalid`] if it is no type.
     pub fn dtype(&mut self, name: &str) -> Result<Option<DType>, ImportError> {
         let Some(n) = self.int(name)? else { return Ok(None) };
-        match i32::try_from(n).ok().and_then(crate::onnx::dtype_from_onnx) {
+        match i32::try_from(n).ok().and_then(super::dtype_from_onnx) {
             Some(d) => Ok(Some(d)),
             None => Err(ImportError::Invalid(format!("attribute {name} is {n}, which is not an element type"))),
         }

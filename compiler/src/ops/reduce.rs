@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Operator, Reduce, reduce::ReduceKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 /// The opset from which on the axes are an operand.
@@ -82,6 +82,29 @@ impl OnnxOperator for Reduce {
         let y = node.output_names();
         node.node(self.name(), x, y, attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        use ReduceKind as K;
+        match self.kind {
+            K::ReduceSum | K::ReduceMean => Properties::averages(),
+            // A maximum of nothing is the least number of all.
+            K::ReduceMax => Properties { monotone: true, ..Properties::continuous() },
+            K::ReduceMin => Properties {
+                nonnegative: Nonnegative::Where(Operands::FIRST),
+                monotone: true,
+                ..Properties::continuous()
+            },
+            K::ReduceProd => {
+                Properties { nonnegative: Nonnegative::Where(Operands::FIRST), ..Properties::continuous() }
+            }
+            K::ReduceL1 | K::ReduceL2 | K::ReduceSumSquare => Properties {
+                zeros: Operands::FIRST,
+                nonnegative: Nonnegative::Always,
+                ..Properties::continuous()
+            },
+            K::ReduceLogSum | K::ReduceLogSumExp => Properties { monotone: true, ..Properties::continuous() },
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use convc_runtime::{
     ops::{ConstantOfShape, Flatten, Identity, Reshape, Shape, Squeeze, Unsqueeze},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 /// The axes of an operator that names them in an attribute before opset `since`, as an operand.
@@ -62,6 +62,10 @@ impl OnnxOperator for Reshape {
         }
         node.emit("Reshape", vec![("allowzero", AttrValue::Int(1))])
     }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
+    }
 }
 
 impl OnnxOperator for Flatten {
@@ -72,7 +76,7 @@ impl OnnxOperator for Flatten {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;
-        let axis = node.int("axis")?.unwrap_or(1);
+        let axis = node.axis("axis", 1)?;
         node.emit(Flatten { axis }, vec![Some(x)])
     }
 
@@ -84,6 +88,10 @@ impl OnnxOperator for Flatten {
             _ => return Err(node.refuse("a negative axis")),
         };
         node.emit("Flatten", vec![("axis", AttrValue::Int(axis))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
     }
 }
 
@@ -102,6 +110,10 @@ impl OnnxOperator for Squeeze {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write_axes(node, "Squeeze", 13)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
+    }
 }
 
 impl OnnxOperator for Unsqueeze {
@@ -118,6 +130,10 @@ impl OnnxOperator for Unsqueeze {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write_axes(node, "Unsqueeze", 13)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
     }
 }
 
@@ -138,6 +154,10 @@ impl OnnxOperator for Identity {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("Identity", Vec::new())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::view()
     }
 }
 
@@ -213,7 +233,7 @@ mod tests {
     #[test]
     fn flatten_counts_from_the_front_where_it_must() {
         let (graph, y) = read("Flatten", 11, &[Fact::fixed(DType::F32, &[2, 3, 4])], vec![int("axis", -1)], 1).unwrap();
-        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", -1)]);
+        assert_eq!(write(&graph, y[0], 11).unwrap()[0].attrs, [int("axis", 2)]);
         assert_eq!(write(&graph, y[0], 9).unwrap()[0].attrs, [int("axis", 2)]);
     }
 

@@ -10,7 +10,7 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, max_pool::read_flag};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, max_pool::read_flag, properties::{Movement, Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 const CUBIC_A: f32 = -0.75;
@@ -61,7 +61,7 @@ impl OnnxOperator for Resize {
             exclude_outside: read_flag(node, "exclude_outside")?,
             extrapolation_value: node.float("extrapolation_value")?.unwrap_or(0.0),
             antialias: read_flag(node, "antialias")?,
-            axes: node.ints("axes")?.unwrap_or_default(),
+            axes: node.ints("axes")?.map(|a| node.all_from_front(a, 0)).unwrap_or_default(),
             keep_aspect_ratio_policy: read_enum(node, "keep_aspect_ratio_policy", AspectPolicy::Stretch)?,
         };
         let crops = coordinate_transformation_mode == CoordinateMode::TfCropAndResize;
@@ -88,6 +88,25 @@ impl OnnxOperator for Resize {
         let outputs = node.output_names();
         node.node("Resize", inputs, outputs, attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        let crops = self.coordinate_transformation_mode == CoordinateMode::TfCropAndResize;
+        // A size is the floor of a product with a scale.
+        let resampled = Properties::unknown();
+        if crops {
+            return resampled;
+        }
+        let averages = self.mode != ResizeMode::Cubic && !self.antialias;
+        let nonnegative = if averages { Operands::FIRST } else { Operands::None };
+        Properties {
+            linear: Operands::FIRST,
+            zeros: Operands::FIRST,
+            nonnegative: Nonnegative::Where(nonnegative),
+            monotone: averages,
+            movement: if self.mode == ResizeMode::Nearest && averages { Movement::Picks } else { Movement::Computes },
+            ..resampled
+        }
     }
 }
 

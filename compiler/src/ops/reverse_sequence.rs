@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::ReverseSequence};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for ReverseSequence {
@@ -13,8 +13,8 @@ impl OnnxOperator for ReverseSequence {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "input")?), Some(node.required(1, "sequence_lens")?)];
-        let batch_axis = node.int("batch_axis")?.unwrap_or(1);
-        let time_axis = node.int("time_axis")?.unwrap_or(0);
+        let batch_axis = node.axis("batch_axis", 1)?;
+        let time_axis = node.axis("time_axis", 0)?;
         node.emit(ReverseSequence { batch_axis, time_axis }, operands)
     }
 
@@ -22,5 +22,9 @@ impl OnnxOperator for ReverseSequence {
         node.since(10)?;
         let attrs = vec![("batch_axis", AttrValue::Int(self.batch_axis)), ("time_axis", AttrValue::Int(self.time_axis))];
         node.emit("ReverseSequence", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Permutes, Operands::FIRST)
     }
 }

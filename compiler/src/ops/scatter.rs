@@ -9,7 +9,7 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, properties::{Effort, Movement, Operands, Properties}};
 use crate::ir::Value;
 
 fn read_reduction(node: &mut NodeReader<'_>) -> Result<Reduction, ImportError> {
@@ -34,6 +34,23 @@ fn three(node: &NodeReader<'_>) -> Result<Vec<Option<Value>>, ImportError> {
     Ok(vec![Some(node.required(0, "data")?), Some(node.required(1, "indices")?), Some(node.required(2, "updates")?)])
 }
 
+/// Both operators write elements of the last operand into the first, or combine them with what is there.
+fn scattering(reduction: Reduction) -> Properties {
+    const WRITTEN: Operands = Operands::Sets(&[&[0, 2]]);
+    let moved = Properties { monotone: true, effort: Effort::PICKS, ..Properties::moves(Movement::Joins, WRITTEN) };
+    match reduction {
+        Reduction::None => moved,
+        Reduction::Add => Properties { movement: Movement::Computes, ..moved },
+        Reduction::Mul => Properties {
+            linear: Operands::None,
+            monotone: false,
+            movement: Movement::Computes,
+            ..moved
+        },
+        Reduction::Max | Reduction::Min => Properties { linear: Operands::None, ..moved },
+    }
+}
+
 impl OnnxOperator for ScatterElements {
     const READS: &'static [&'static str] = &["ScatterElements", "Scatter"];
     const EXECUTED: &'static [super::Executed] = &[
@@ -42,7 +59,7 @@ impl OnnxOperator for ScatterElements {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = three(node)?;
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         let reduction = read_reduction(node)?;
         node.emit(ScatterElements { axis, reduction }, operands)
     }
@@ -53,6 +70,10 @@ impl OnnxOperator for ScatterElements {
         attrs.extend(write_reduction(node, self.reduction)?);
         let name = if node.opset() < 11 { "Scatter" } else { "ScatterElements" };
         node.emit(name, attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        scattering(self.reduction)
     }
 }
 
@@ -73,6 +94,10 @@ impl OnnxOperator for ScatterND {
         let attrs = write_reduction(node, self.reduction)?;
         node.emit("ScatterND", attrs)
     }
+
+    fn properties(&self) -> Properties {
+        scattering(self.reduction)
+    }
 }
 
 impl OnnxOperator for TensorScatter {
@@ -83,7 +108,7 @@ impl OnnxOperator for TensorScatter {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let operands = vec![Some(node.required(0, "past_cache")?), Some(node.required(1, "update")?), node.operand(2)];
-        let axis = node.int("axis")?.unwrap_or(-2);
+        let axis = node.axis("axis", -2)?;
         let text = node.string("mode")?.unwrap_or_else(|| CacheMode::Linear.text().into());
         let unknown = || ImportError::Invalid(format!("attribute mode is {text:?}, which is no way to write a cache"));
         let mode = CacheMode::from_text(&text).ok_or_else(unknown)?;
@@ -97,6 +122,10 @@ impl OnnxOperator for TensorScatter {
             attrs.push(("mode", AttrValue::Str(self.mode.text().into())));
         }
         node.emit("TensorScatter", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::PICKS, ..Properties::moves(Movement::Joins, Operands::Sets(&[&[0, 1]])) }
     }
 }
 
@@ -117,9 +146,9 @@ mod tests {
         }
         assert!(write(&graph, y[0], 8).is_err());
         for (reduction, since) in [("add", 16), ("max", 18)] {
-            let attrs = vec![int("axis", -1), string("reduction", reduction)];
-            let (graph, y) = read("ScatterElements", 18, &inputs, attrs.clone(), 1).unwrap();
-            assert_eq!(write(&graph, y[0], since).unwrap()[0].attrs, attrs);
+            let attrs = |axis| vec![int("axis", axis), string("reduction", reduction)];
+            let (graph, y) = read("ScatterElements", 18, &inputs, attrs(-1), 1).unwrap();
+            assert_eq!(write(&graph, y[0], since).unwrap()[0].attrs, attrs(1));
             assert!(write(&graph, y[0], since - 1).is_err());
         }
         assert!(read("ScatterElements", 18, &inputs, vec![string("reduction", "mean")], 1).is_err());

@@ -2,7 +2,7 @@
 
 use convc_runtime::ops::Where;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Where {
@@ -25,5 +25,9 @@ impl OnnxOperator for Where {
             return Err(node.refuse("the operator exists since opset 9"));
         }
         node.emit("Where", Vec::new())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { elementwise: true, monotone: false, ..Properties::moves(Movement::Joins, Operands::Sets(&[&[1, 2]])) }
     }
 }

@@ -3,16 +3,12 @@
 //! carried through.
 
 use convc_runtime::{
-    AttrValue, Dim, Tensor,
+    Dim, Tensor,
     ops::{Concat, Gather, Slice, Unsqueeze},
 };
-use onnx_protobuf::{Message, NodeProto};
 
 use super::{ImportError, NodeReader, Reader};
-use crate::{
-    ir::{Graph, Kind, Value},
-    onnx::attribute_value,
-};
+use crate::ir::{Graph, Kind, Value};
 
 /// The operators that make sequences: nodes that are carried, and dead once every use is read.
 const MAKERS: [&str; 2] = ["SplitToSequence", "SequenceConstruct"];
@@ -68,14 +64,7 @@ fn sequence(graph: &Graph, operand: Value) -> Result<Sequence, ImportError> {
     if maker.op_type != "SplitToSequence" {
         return Err(unknown());
     }
-    let proto = NodeProto::parse_from_bytes(&maker.proto).map_err(|_| unknown())?;
-    let int = |name: &str| {
-        let a = proto.attribute.iter().find(|a| a.name == name)?;
-        match attribute_value(a, &mut |_| Err(unknown())) {
-            Ok(AttrValue::Int(i)) => Some(i),
-            _ => None,
-        }
-    };
+    let int = |name: &str| maker.integers.get(name).copied();
     let x = node.operands().first().copied().flatten().ok_or_else(unknown)?;
     let axis = int("axis").unwrap_or(0);
     let by = match node.operands().get(1).copied().flatten() {
@@ -108,9 +97,9 @@ fn at(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
     match sequence(node.graph(), of)? {
         Sequence::Of(tensors) => Ok(vec![tensors[index(tensors.len())?]]),
         Sequence::Pieces { x, axis, by } => {
+            let axis = node.from_front_of(x, axis, 0);
             let whole = |node: &NodeReader<'_>| {
                 let fact = node.fact_of(x)?;
-                let axis = if axis < 0 { axis + fact.rank() as i64 } else { axis };
                 fact.shape.get(usize::try_from(axis).ok()?).and_then(Dim::as_fixed)
             };
             let bounds = match by {
@@ -157,6 +146,7 @@ fn concat(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
     let Sequence::Of(tensors) = sequence(node.graph(), of)? else {
         return Err(unsupported("the sequence is the pieces of a tensor"));
     };
+    let axis = tensors.first().map_or(axis, |t| node.from_front_of(*t, axis, usize::from(stacks)));
     let mut parts = Vec::with_capacity(tensors.len());
     for t in tensors {
         parts.push(Some(if stacks {

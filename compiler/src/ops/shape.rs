@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Shape, Size},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Effort, Nonnegative, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Shape {
@@ -48,6 +48,10 @@ impl OnnxOperator for Shape {
         }
         Ok(())
     }
+
+    fn properties(&self) -> Properties {
+        Properties { nonnegative: Nonnegative::Always, effort: Effort::NONE, ..Properties::continuous() }
+    }
 }
 
 impl OnnxOperator for Size {
@@ -63,6 +67,10 @@ impl OnnxOperator for Size {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("Size", Vec::new())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { nonnegative: Nonnegative::Always, effort: Effort::NONE, ..Properties::continuous() }
     }
 }
 

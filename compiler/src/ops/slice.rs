@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Slice};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Slice {
@@ -43,6 +43,10 @@ impl OnnxOperator for Slice {
         }
         node.node("Slice", first_name(node), node.output_names(), attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Picks, Operands::FIRST)
     }
 }
 

@@ -6,7 +6,11 @@ use convc_runtime::{
     ops::{Operator, Softmax, softmax::SoftmaxKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    concat::is_last,
+    properties::{Nonnegative, Properties},
+};
 use crate::ir::Value;
 
 /// Whether `axis` is in range and all axes behind it surely have size 1, so that both meanings are one.
@@ -30,7 +34,7 @@ impl OnnxOperator for Softmax {
             SoftmaxKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let x = node.required(0, "input")?;
         let old = node.opset() < 13;
-        let axis = node.int("axis")?.unwrap_or(if old { 1 } else { -1 });
+        let axis = node.axis("axis", if old { 1 } else { -1 })?;
         let flatten = old && !alone(node.fact(0).map(|f| &f.shape[..]), axis);
         node.emit(Softmax { kind, axis, flatten }, vec![Some(x)])
     }
@@ -42,7 +46,7 @@ impl OnnxOperator for Softmax {
             if self.flatten && !alone(shape.as_deref(), self.axis) {
                 return Err(node.refuse("it runs along several axes as one, which ended with opset 13"));
             }
-            let attrs = if self.axis == -1 { vec![] } else { vec![("axis", AttrValue::Int(self.axis))] };
+            let attrs = if is_last(node, self.axis) { vec![] } else { vec![("axis", AttrValue::Int(self.axis))] };
             return node.emit(self.name(), attrs);
         }
         if node.opset() < 11 || !self.flatten {
@@ -62,6 +66,14 @@ impl OnnxOperator for Softmax {
         node.node(self.name(), vec![turned], vec![soft.clone()], vec![("axis", AttrValue::Int(last))]);
         node.node("Transpose", vec![soft], y, perm);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        match self.kind {
+            SoftmaxKind::Softmax => Properties { nonnegative: Nonnegative::Always, ..Properties::continuous() },
+            SoftmaxKind::LogSoftmax => Properties::continuous(),
+            SoftmaxKind::Hardmax => Properties { nonnegative: Nonnegative::Always, ..Properties::unknown() },
+        }
     }
 }
 

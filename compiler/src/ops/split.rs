@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, Dim, Tensor, ops::Split};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, reshape::first_name};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, reshape::first_name, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Split {
@@ -13,7 +13,7 @@ impl OnnxOperator for Split {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "input")?;
-        let axis = node.int("axis")?.unwrap_or(0);
+        let axis = node.axis("axis", 0)?;
         let n = node.outputs() as i64;
         let split = match node.opset() {
             13.. => node.operand(1),
@@ -80,6 +80,10 @@ impl OnnxOperator for Split {
             }
             _ => Err(node.refuse("parts of a size that may not divide evenly")),
         }
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Picks, Operands::FIRST)
     }
 }
 

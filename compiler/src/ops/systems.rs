@@ -10,7 +10,7 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Operands, Properties}};
 use crate::ir::Value;
 
 /// The domain of the operators.
@@ -85,6 +85,10 @@ impl OnnxOperator for DOConv {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(self, node)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
+    }
 }
 
 impl OnnxOperator for MixedConv {
@@ -101,6 +105,10 @@ impl OnnxOperator for MixedConv {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(self, node)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
     }
 }
 
@@ -124,6 +132,10 @@ impl OnnxOperator for GhostModule {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(self, node)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
+    }
 }
 
 impl OnnxOperator for SCConv {
@@ -139,6 +151,10 @@ impl OnnxOperator for SCConv {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(self, node)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
     }
 }
 
@@ -158,6 +174,10 @@ impl OnnxOperator for SplitAttention {
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(self, node)
     }
+
+    fn properties(&self) -> Properties {
+        Properties::continuous()
+    }
 }
 
 impl OnnxOperator for Involution {
@@ -174,6 +194,10 @@ impl OnnxOperator for Involution {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         write(self, node)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::linear(Operands::Sets(&[&[0], &[1]]))
     }
 }
 

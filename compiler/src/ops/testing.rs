@@ -7,11 +7,8 @@ use convc_runtime::{
     session::{Session, SessionOptions},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, writer::Operand};
-use crate::{
-    ir::{Graph, NodeId, Value},
-    onnx::attribute_value,
-};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, WrittenNode, writer::Operand};
+use crate::ir::{Graph, NodeId, Value};
 
 /// An integer attribute.
 pub(crate) fn int(name: &str, v: i64) -> (String, AttrValue) {
@@ -42,16 +39,6 @@ pub(crate) enum Arg {
     Input(Fact),
     /// A constant.
     Constant(Tensor),
-}
-
-/// A node that was written.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) domain: String,
-    pub(crate) op_type: String,
-    pub(crate) inputs: Vec<String>,
-    pub(crate) outputs: Vec<String>,
-    pub(crate) attrs: Vec<(String, AttrValue)>,
 }
 
 /// Reads a node whose operands are graph inputs.
@@ -93,12 +80,12 @@ pub(crate) fn read_args(
 }
 
 /// Writes the node that makes `v`, with the names of [`read`] where they are.
-pub(crate) fn write(graph: &Graph, v: Value, opset: i64) -> Result<Vec<Written>, ExportError> {
+pub(crate) fn write(graph: &Graph, v: Value, opset: i64) -> Result<Vec<WrittenNode>, ExportError> {
     Ok(write_all(graph, v.node, opset)?.0)
 }
 
 /// Nodes and the constants they refer to.
-pub(crate) type Nodes = (Vec<Written>, Vec<(String, Tensor)>);
+pub(crate) type Nodes = (Vec<WrittenNode>, Vec<(String, Tensor)>);
 
 /// As [`write`], with the constants that were added.
 pub(crate) fn write_all(graph: &Graph, id: NodeId, opset: i64) -> Result<Nodes, ExportError> {
@@ -127,23 +114,6 @@ pub(crate) fn write_all(graph: &Graph, id: NodeId, opset: i64) -> Result<Nodes, 
     let mut writer = NodeWriter::new(op.name(), opset, operands, outputs, node.facts(), &mut fresh);
     super::write(op, &mut writer)?;
     let (nodes, constants) = writer.finish();
-    let nodes = nodes
-        .into_iter()
-        .map(|n| Written {
-            attrs: n
-                .attribute
-                .iter()
-                .map(|a| {
-                    let mut refuse = |_: &onnx_protobuf::TensorProto| Err(ImportError::Invalid("a tensor".into()));
-                    (a.name.clone(), attribute_value(a, &mut refuse).unwrap())
-                })
-                .collect(),
-            domain: n.domain,
-            op_type: n.op_type,
-            inputs: n.input,
-            outputs: n.output,
-        })
-        .collect();
     Ok((nodes, constants))
 }
 
@@ -158,7 +128,7 @@ pub(crate) fn rewritten(
     args: &[Arg],
     attrs: Vec<(String, AttrValue)>,
     tensors: &[Tensor],
-) -> Result<Vec<Written>, ExportError> {
+) -> Result<Vec<WrittenNode>, ExportError> {
     let run = |graph: &Graph| {
         let plan = crate::lower::lower(graph).unwrap();
         let session = Session::new(plan.into(), SessionOptions::default()).unwrap();

@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, ops::TopK};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::is_last, properties::Properties,
+    reshape::first_name,
+};
 use crate::ir::Value;
 
 impl OnnxOperator for TopK {
@@ -14,7 +17,7 @@ impl OnnxOperator for TopK {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;
-        let axis = node.int("axis")?.unwrap_or(-1);
+        let axis = node.axis("axis", -1)?;
         let k = if node.opset() >= 10 {
             node.required(1, "K")?
         } else {
@@ -28,7 +31,7 @@ impl OnnxOperator for TopK {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         let mut attrs = Vec::new();
-        if self.axis != -1 {
+        if !is_last(node, self.axis) {
             attrs.push(("axis", AttrValue::Int(self.axis)));
         }
         if !self.largest {
@@ -49,6 +52,10 @@ impl OnnxOperator for TopK {
         attrs.push(("k", AttrValue::Int(k)));
         node.node("TopK", first_name(node), node.output_names(), attrs);
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Transpose};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Effort, Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Transpose {
@@ -24,5 +24,9 @@ impl OnnxOperator for Transpose {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.emit("Transpose", vec![("perm", AttrValue::Ints(self.perm.clone()))])
+    }
+
+    fn properties(&self) -> Properties {
+        Properties { effort: Effort::PICKS, ..Properties::moves(Movement::Permutes, Operands::FIRST) }
     }
 }

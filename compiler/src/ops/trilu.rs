@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Trilu};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
 use crate::ir::Value;
 
 impl OnnxOperator for Trilu {
@@ -21,5 +21,9 @@ impl OnnxOperator for Trilu {
         node.since(14)?;
         let attrs = if self.upper { Vec::new() } else { vec![("upper", AttrValue::Int(0))] };
         node.emit("Trilu", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::moves(Movement::Pads, Operands::FIRST)
     }
 }

@@ -6,7 +6,7 @@ use convc_runtime::{
     ops::{Operator, Unary, unary::UnaryKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 /// ONNX's names of the parameters.
@@ -129,6 +129,10 @@ impl OnnxOperator for Unary {
             kind => return node.since(first_opset(kind)),
         }
         Ok(())
+    }
+
+    fn properties(&self) -> Properties {
+        super::functions::properties(self)
     }
 }
 

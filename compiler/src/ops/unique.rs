@@ -2,7 +2,7 @@
 
 use convc_runtime::{AttrValue, ops::Unique};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
 use crate::ir::Value;
 
 impl OnnxOperator for Unique {
@@ -13,7 +13,7 @@ impl OnnxOperator for Unique {
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
         let x = node.required(0, "X")?;
-        let axis = node.int("axis")?;
+        let axis = node.int("axis")?.map(|a| node.from_front(a, 0));
         let sorted = node.int("sorted")?.unwrap_or(1) != 0;
         node.emit(Unique { axis, sorted }, vec![Some(x)])
     }
@@ -25,5 +25,9 @@ impl OnnxOperator for Unique {
             attrs.push(("sorted", AttrValue::Int(0)));
         }
         node.emit("Unique", attrs)
+    }
+
+    fn properties(&self) -> Properties {
+        Properties::unknown()
     }
 }

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Operator, Variadic, variadic::VariadicKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
 use crate::ir::Value;
 
 /// Whether all operands surely have the same shape.
@@ -41,6 +41,27 @@ impl OnnxOperator for Variadic {
             return Err(node.refuse("its operands have different shapes, and it broadcasts from opset 8 on"));
         }
         node.emit(self.name(), vec![])
+    }
+
+    fn properties(&self) -> Properties {
+        let linear = |sets| Properties { elementwise: true, monotone: true, ..Properties::linear(sets) };
+        let nonnegative = |sets| Nonnegative::Where(sets);
+        match self.kind {
+            VariadicKind::Max => Properties {
+                linear: Operands::None,
+                nonnegative: nonnegative(Operands::Each),
+                ..linear(Operands::All)
+            },
+            VariadicKind::Min => Properties {
+                linear: Operands::None,
+                nonnegative: nonnegative(Operands::All),
+                ..linear(Operands::All)
+            },
+            // In another order a sum of three is rounded elsewhere.
+            VariadicKind::Sum | VariadicKind::Mean => {
+                Properties { nonnegative: nonnegative(Operands::All), ..linear(Operands::All) }
+            }
+        }
     }
 }
 

@@ -1,9 +1,6 @@
 //! [`NodeWriter`]: what an operator's `to_onnx` sees.
 
 use convc_runtime::{AttrValue, Constant, DType, Fact, Tensor};
-use onnx_protobuf::NodeProto;
-
-use crate::onnx::attribute_proto;
 
 /// An operator that cannot be written at the model's opset.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -28,6 +25,21 @@ pub struct Operand<'a> {
     pub constant: Option<&'a Constant>,
 }
 
+/// An ONNX node as an operator writes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WrittenNode {
+    /// Operator domain; empty for ONNX's own.
+    pub domain: String,
+    /// Operator name.
+    pub op_type: String,
+    /// Names of the operands; empty for those that are left out.
+    pub inputs: Vec<String>,
+    /// Names of the results.
+    pub outputs: Vec<String>,
+    /// The attributes, in the order in which they are written.
+    pub attrs: Vec<(String, AttrValue)>,
+}
+
 /// One node of the IR while it is written, as one or several ONNX nodes.
 pub struct NodeWriter<'a> {
     op: &'a str,
@@ -36,7 +48,7 @@ pub struct NodeWriter<'a> {
     outputs: Vec<String>,
     output_facts: &'a [Option<Fact>],
     fresh: &'a mut dyn FnMut(&str) -> String,
-    nodes: Vec<NodeProto>,
+    nodes: Vec<WrittenNode>,
     constants: Vec<(String, Tensor)>,
 }
 
@@ -185,12 +197,8 @@ impl<'a> NodeWriter<'a> {
 
     /// Writes one node with the given operands and results.
     pub fn node(&mut self, op_type: &str, inputs: Vec<String>, outputs: Vec<String>, attrs: Vec<(&str, AttrValue)>) {
-        let mut node = NodeProto::new();
-        node.op_type = op_type.to_owned();
-        node.input = inputs;
-        node.output = outputs;
-        node.attribute = attrs.into_iter().map(|(name, value)| attribute_proto(name, value)).collect();
-        self.nodes.push(node);
+        let attrs = attrs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.nodes.push(WrittenNode { domain: String::new(), op_type: op_type.to_owned(), inputs, outputs, attrs });
     }
 
     /// A name that the file does not use yet.
@@ -207,7 +215,7 @@ impl<'a> NodeWriter<'a> {
 
     /// What was written.
     #[must_use]
-    pub fn finish(self) -> (Vec<NodeProto>, Vec<(String, Tensor)>) {
+    pub fn finish(self) -> (Vec<WrittenNode>, Vec<(String, Tensor)>) {
         (self.nodes, self.constants)
     }
 }

@@ -3,15 +3,18 @@
 //! A roofline: the larger of arithmetic and memory time, and a fixed price for every operator. The figures only have to
 //! order alternatives; they are part of the format (a trace names its profile), not measured on the machine at hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use convc_runtime::{
     Bindings, Dim, Fact, Op, OpError, Symbol, Tensor,
-    ops::{InferCx, compose::Composer, unary::UnaryKind},
+    ops::{InferCx, compose::Composer},
 };
 
 use super::{Dialect, Options};
-use crate::ops::primitives;
+use crate::ops::{
+    primitives, properties,
+    properties::{Properties, Traffic},
+};
 
 /// Figures of a nominal machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,6 +82,19 @@ impl Nominal {
             .map(|s| (s.clone(), self.given.get(&s).copied().unwrap_or(if axis == 0 { 1 } else { 56 })))
             .collect();
         dim.eval(&bindings).unwrap_or(1).max(1) as f64
+    }
+
+    /// A count of operations at the nominal sizes of these facts, whose first axes count samples; `None` if it is beyond bounds.
+    #[must_use]
+    pub fn count(&self, count: &Dim, operands: &[Option<&Fact>], outputs: &[&Fact]) -> Option<f64> {
+        if let Some(n) = count.as_fixed() {
+            return Some(n as f64);
+        }
+        let facts = || operands.iter().flatten().chain(outputs);
+        let samples: BTreeSet<Symbol> = facts().filter_map(|f| f.shape.first()).flat_map(Dim::symbols).collect();
+        let size = |s: &Symbol| self.given.get(s).copied().unwrap_or(if samples.contains(s) { 1 } else { 56 });
+        let bindings: Bindings = count.symbols().into_iter().map(|s| (s.clone(), size(&s))).collect();
+        count.eval(&bindings).ok().map(|n| n as f64)
     }
 
     /// The nominal number of elements.
@@ -163,61 +179,32 @@ impl Pricing {
     }
 
     fn primitive(&self, op: &Op, operands: &[Option<Operand<'_>>], output: Option<&Fact>) -> Work {
-        let (profile, nominal) = (self.profile, &self.nominal);
-        let fact = |i: usize| operands.get(i).copied().flatten().map(|o| o.fact);
-        let out = output.map_or(0.0, |f| nominal.elements(f));
-        // Views and bookkeeping move nothing.
-        if matches!(op.name(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Shape" | "Size") {
+        let profile = self.profile;
+        let Properties { effort, multiply_adds, .. } = properties(op);
+        if effort.traffic == Traffic::None {
             return Work { macs: 0.0, time: profile.launch * 0.5 };
         }
-        let per_output = |f: Option<&Fact>, from: usize| {
-            f.map_or(1.0, |w| w.shape.iter().enumerate().skip(from).map(|(a, d)| nominal.size(d, a)).product::<f64>())
-        };
-        let macs = match op.name() {
-            "Conv" => out * per_output(fact(1), 1),
-            "ConvTranspose" => fact(0).map_or(0.0, |x| nominal.elements(x)) * per_output(fact(1), 1),
-            "MaxPool" => match op {
-                Op::MaxPool(p) => out * p.kernel_shape.iter().map(|&k| k as f64).product::<f64>(),
-                _ => out,
-            },
-            "MatMul" | "Gemm" => {
-                let inner = fact(0).and_then(|a| a.shape.last().map(|d| nominal.size(d, 1))).unwrap_or(1.0);
-                out * inner
-            }
-            "Einsum" => {
-                let all = operands.iter().flatten().map(|o| nominal.elements(o.fact)).product::<f64>();
-                all.sqrt() * out.sqrt()
-            }
-            _ => out,
-        };
-        // Parameters of a channel each are nothing beside the map.
-        let moved = self.moved(operands, output);
+        let facts: Vec<Option<&Fact>> = operands.iter().map(|o| o.map(|o| o.fact)).collect();
+        let outputs: Vec<&Fact> = output.into_iter().collect();
+        let products = multiply_adds.count(&facts, &outputs).and_then(|n| self.nominal.count(&n, &facts, &outputs));
+        let macs = products.unwrap_or(0.0).max(effort.operations * output.map_or(0.0, |f| self.elements(f)));
         let share = match op {
-            _ if matches!(op.name(), "Relu" | "Clip") => profile.activation,
-            Op::Conv(c) if c.group > 1 && per_output(fact(1), 1) <= 1.0 => profile.per_channel,
+            Op::Conv(c) if c.group > 1 && has_one_tap(&facts) => profile.per_channel,
+            _ if effort.fuses => profile.activation,
             _ => 1.0,
         };
-        let slower = match op.name() {
-            "Gather" | "GatherElements" | "GatherND" | "ScatterND" | "ScatterElements" | "Transpose" => profile.picked,
-            _ => 1.0,
-        };
-        let time = profile.launch * share + (macs / profile.macs).max(moved * slower / profile.bytes);
-        let passes = match op {
-            Op::Unary(u) if !self.fused => slow_elsewhere(u.kind),
-            _ => 1.0,
-        };
+        let slower = if effort.traffic == Traffic::Picks { profile.picked } else { 1.0 };
+        // Parameters of a channel each are nothing beside the map.
+        let moved = self.moved(operands, output) * slower;
+        let time = profile.launch * share + (macs / profile.macs).max(moved / profile.bytes);
+        let passes = if self.fused { 1.0 } else { effort.portable_passes };
         Work { macs, time: time * passes }
     }
 }
 
-/// How many passes over a map a function is worth in ONNX Runtime, which has fast kernels for a Sigmoid times its argument, Exp,
-/// Log and Tanh, but goes through Softplus element by element.
-fn slow_elsewhere(kind: UnaryKind) -> f64 {
-    match kind {
-        UnaryKind::Swish => 4.0,
-        UnaryKind::Softplus | UnaryKind::Mish => 20.0,
-        _ => 1.0,
-    }
+/// Whether a convolution multiplies each element of its result out of one element of its input.
+fn has_one_tap(operands: &[Option<&Fact>]) -> bool {
+    operands.get(1).copied().flatten().is_none_or(|w| w.shape.iter().skip(1).all(|d| d.as_fixed() == Some(1)))
 }
 
 /// A value of a definition as its cost sees it.

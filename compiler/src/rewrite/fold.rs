@@ -24,6 +24,7 @@ use super::{
 use crate::{
     ir::{Graph, Kind, NodeId, Value},
     lower::lower,
+    ops::properties,
 };
 
 /// How much folding may add.
@@ -289,9 +290,7 @@ fn jumps(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
     let float = |v: Value| graph.dtype(v).is_some_and(DType::is_float);
     let from_float = node.operands().iter().flatten().any(|v| float(*v));
-    let to_other = node.facts().iter().flatten().any(|f| !f.dtype.is_float());
-    let steps = matches!(node.kind.name(), "Floor" | "Ceil" | "Round" | "Sign" | "Mod");
-    node.op().is_some() && (node.kind.name() == "Cast" || from_float && (to_other || steps))
+    node.op().is_some_and(|op| matches!(op, Op::Cast(_)) || (from_float && properties(op).jumps))
 }
 
 /// The nodes that `roots` are computed from.

@@ -11,9 +11,10 @@ use egg::{DidMerge, EGraph, Id, Language};
 use super::{
     elements::{Elements, Known},
     join::join,
+    keys::{ConstantKey, OpKey},
     magnitude::largest_of,
     target::Target,
-    terms::{Head, TermId, Terms, constant_key, op_key},
+    terms::{Head, TermId, Terms},
     view::{App, Class, View},
 };
 
@@ -107,9 +108,9 @@ pub(crate) const OWN: u32 = 1 << 31;
 pub(crate) struct Analysis {
     names: BTreeMap<&'static str, u32>,
     ops: Vec<Op>,
-    op_index: BTreeMap<String, u32>,
+    op_index: BTreeMap<OpKey, u32>,
     leaves: BTreeMap<u32, LeafData>,
-    own: BTreeMap<String, u32>,
+    own: BTreeMap<ConstantKey, u32>,
     /// What the result is written for.
     pub(crate) target: Option<Arc<Target>>,
     /// Two facts about one class that exclude each other: an unsound rule.
@@ -130,7 +131,7 @@ impl Analysis {
     pub(crate) fn node(&mut self, op: &Op, args: Vec<Id>) -> Node {
         let next_name = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let name = *self.names.entry(op.name()).or_insert(next_name);
-        let key = op_key(op);
+        let key = OpKey::of(op);
         let id = match self.op_index.get(&key) {
             Some(&id) => id,
             None => {
@@ -158,7 +159,7 @@ impl Analysis {
 
     /// The e-node of a constant that a rule brings in. Its number lies above all terms'.
     pub(crate) fn own_constant(&mut self, c: &Constant) -> Node {
-        let key = constant_key(c);
+        let key = ConstantKey::of(c);
         let next = OWN + u32::try_from(self.own.len()).unwrap_or(0);
         let id = *self.own.entry(key).or_insert(next);
         self.leaves.entry(id).or_insert_with(|| {

@@ -16,6 +16,7 @@ mod extract;
 pub mod fold;
 pub mod index_map;
 mod join;
+pub mod keys;
 mod language;
 pub mod magnitude;
 mod normalise;
@@ -52,7 +53,7 @@ use self::{
 };
 use crate::{
     ir::{Graph, Value},
-    ops::{late, primitives},
+    ops::{newer_operators, primitives},
 };
 
 /// An error of rewriting: always a defect of convc or a model whose constants break an operator's rules.
@@ -288,7 +289,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     }
     if let Some(opset) = options.opset {
         // Last, so that no rule takes apart what other programs know as one. Those of unknown type are left to the exporter.
-        engine.write_out(&recognising, |op| late::introduced(op).is_some_and(|first| first > opset))?;
+        engine.write_out(&recognising, |op| newer_operators::introduced(op).is_some_and(|first| first > opset))?;
     }
     engine.slices_to_splits()?;
     engine.refresh();

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Engine;
-use crate::ir::{NodeId, Value};
+use crate::{
+    ir::{NodeId, Value},
+    ops::{properties, properties::Operands},
+};
 
 /// A set of operators that is rewritten together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,30 +15,6 @@ pub struct Region {
     pub nodes: Vec<NodeId>,
     /// Its values that are used outside.
     pub roots: Vec<Value>,
-}
-
-/// Operators that no linear-algebra rule crosses.
-fn is_linear(name: &str) -> bool {
-    matches!(
-        name,
-        "Conv"
-            | "ConvTranspose"
-            | "BatchNormalization"
-            | "Add"
-            | "Sub"
-            | "Mul"
-            | "Div"
-            | "Neg"
-            | "Pad"
-            | "AveragePool"
-            | "GlobalAveragePool"
-            | "Concat"
-            | "Slice"
-            | "Identity"
-            | "Reshape"
-            | "Transpose"
-            | "Sum"
-    )
 }
 
 /// The regions of a graph: connected operators, cut behind values that are not linear and have several users, and where a
@@ -57,7 +36,7 @@ pub fn regions(engine: &Engine, cap: usize) -> Vec<Region> {
     for &id in &order {
         let v = Value { node: id, port: 0 };
         let users: Vec<NodeId> = graph.users_of_node(id).into_iter().filter(|u| members.contains(u)).collect();
-        let linear = graph.node(id).op().is_some_and(|op| is_linear(op.name()));
+        let linear = graph.node(id).op().is_some_and(|op| properties(op).linear != Operands::None);
         let cut = graph.is_output(v) || (!linear && users.len() > 1);
         if !cut {
             users.iter().for_each(|&u| sets.join(id, u, cap));

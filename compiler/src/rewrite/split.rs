@@ -13,8 +13,12 @@ use convc_runtime::{
 use super::{
     RewriteError,
     engine::Engine,
-    rules::weights::ints,
-    terms::{TermId, Terms, constant_key},
+    keys::ConstantKey,
+    rules::{
+        read::axes::{axis, from_either_end},
+        weights::ints,
+    },
+    terms::{TermId, Terms},
 };
 use crate::ir::{Graph, NodeId, Origin, Value};
 
@@ -23,8 +27,7 @@ fn part(graph: &Graph, id: NodeId, port: usize) -> Option<(usize, i64, i64)> {
     let node = graph.node(id);
     let Some(Op::Split(split)) = node.op() else { return None };
     let x = graph.fact(node.operands().first().copied().flatten()?)?;
-    let rank = i64::try_from(x.rank()).ok()?;
-    let axis = usize::try_from(if split.axis < 0 { split.axis + rank } else { split.axis }).ok()?;
+    let axis = axis(split.axis, x.rank())?;
     let sizes: Option<Vec<i64>> =
         node.facts().iter().map(|f| f.as_ref()?.shape.get(axis)?.as_fixed()).take(port + 1).collect();
     let sizes = sizes?;
@@ -63,12 +66,11 @@ fn cut(graph: &Graph, id: NodeId) -> Option<(Value, usize, i64, Cut)> {
     let (starts, ends) = (list(1)?, list(2)?);
     let ([start], [_]) = (starts.as_slice(), ends.as_slice()) else { return None };
     let start = *start;
-    let axis = if operand(3).is_some() { *list(3)?.first()? } else { 0 };
     if operand(4).is_some() && list(4)? != [1] {
         return None;
     }
     let fact = graph.fact(x)?;
-    let axis = usize::try_from(if axis < 0 { axis + i64::try_from(fact.rank()).ok()? } else { axis }).ok()?;
+    let axis = if operand(3).is_some() { *from_either_end(&list(3)?, fact.rank())?.first()? } else { 0 };
     let size = fact.shape.get(axis)?.as_fixed()?;
     let start = if start < 0 { start + size } else { start }.clamp(0, size);
     let length = graph.fact(Value { node: id, port: 0 })?.shape.get(axis).and_then(Dim::as_fixed)?;
@@ -151,7 +153,7 @@ impl Engine {
             (1..count).zip(&sizes).all(|(_, &s)| s == each) && sizes.last() == Some(&(size - each * (count - 1)));
         let parts = ints(&sizes);
         // Sizes that the model does not hold would be a constant that nothing in it leads to.
-        if !even && self.terms.find_constant(&constant_key(&parts)).is_none() {
+        if !even && self.terms.find_constant(&ConstantKey::of(&parts)).is_none() {
             return Ok(());
         }
         let origins: Vec<Origin> = {

@@ -6,7 +6,7 @@ use convc_runtime::{DType, Op};
 
 use crate::{
     ir::{Graph, Value},
-    ops::{is_executed, late},
+    ops::{is_executed, newer_operators},
 };
 
 /// A model that is to be written as ONNX: rules bring in no operator at an element type at which nobody may execute it.
@@ -37,7 +37,8 @@ impl Target {
     #[must_use]
     pub fn executes(&self, op: &Op, dtype: DType) -> bool {
         // An operator that the opset lacks is written as what it is made of.
-        let opset = if late::introduced(op).is_some_and(|first| first > self.opset) { i64::MAX } else { self.opset };
+        let opset =
+            if newer_operators::introduced(op).is_some_and(|first| first > self.opset) { i64::MAX } else { self.opset };
         // Everything is executed in f32.
         dtype == DType::F32 || self.used.contains(&(op.name(), dtype)) || is_executed(op, dtype, opset)
     }

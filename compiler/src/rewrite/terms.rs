@@ -7,19 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use convc_runtime::{
-    AttrValue, Constant, DType, Dim, Fact, Op,
-    ops::{InferCx, binary::BinaryKind},
-};
-use sha2::{Digest, Sha256};
+use convc_runtime::{Constant, Dim, Fact, Op, ops::InferCx};
 
 use super::{
     elements::{Elements, Known},
+    keys::{ConstantKey, OpKey},
     magnitude::largest_of,
     target::Target,
     view::{App, Class, Expr, View},
 };
-use crate::ir::Origin;
+use crate::{ir::Origin, ops::properties};
 
 /// A term of a [`Terms`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,14 +89,14 @@ pub(crate) const INPUT: &str = "input:";
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Key {
     Value(Arc<str>),
-    Constant(String),
+    Constant(ConstantKey),
     Op(OpId, Vec<Option<TermId>>),
 }
 
 impl Key {
-    /// The key of an operator on terms. Which operand of a sum or product comes first is of no matter, to the last bit.
+    /// The key of an operator on terms. Which operand of a commutative one comes first is of no matter, to the last bit.
     fn of(op: &Op, number: OpId, mut operands: Vec<Option<TermId>>) -> Key {
-        if matches!(op, Op::Binary(b) if matches!(b.kind, BinaryKind::Add | BinaryKind::Mul)) {
+        if properties(op).commutative {
             operands.sort_unstable();
         }
         Key::Op(number, operands)
@@ -142,47 +139,9 @@ impl Apart<'_> {
 pub struct Terms {
     terms: Vec<Term>,
     index: HashMap<Key, TermId>,
-    /// The numbers of operators, by their [`op_key`].
-    ops: HashMap<String, OpId>,
+    /// The numbers of operators.
+    ops: HashMap<OpKey, OpId>,
     target: Option<Arc<Target>>,
-}
-
-/// An operator and its attributes as text: equal exactly for equal operators.
-#[must_use]
-pub fn op_key(op: &Op) -> String {
-    use std::fmt::Write;
-    let mut key = String::from(op.name());
-    for (name, value) in op.to_attrs() {
-        let _ = match value {
-            AttrValue::Float(v) => write!(key, " {name}={:08x}", v.to_bits()),
-            AttrValue::Floats(v) => write!(key, " {name}={:08x?}", v.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
-            AttrValue::Tensor(t) => match Constant::from_tensor(&t) {
-                Ok(c) => write!(key, " {name}={}", constant_key(&c)),
-                Err(_) => write!(key, " {name}={t:?}"),
-            },
-            other => write!(key, " {name}={other}"),
-        };
-    }
-    key
-}
-
-/// The hash of a constant's bytes, with its type and shape.
-#[must_use]
-pub fn constant_key(c: &Constant) -> String {
-    let mut hash = Sha256::new();
-    hash.update(c.bytes().as_bytes());
-    for s in c.as_strings() {
-        hash.update((s.len() as u64).to_le_bytes());
-        hash.update(s.as_bytes());
-    }
-    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    key_of(c.dtype(), c.shape(), &hex)
-}
-
-/// The [`constant_key`] of a constant of this type and shape whose bytes have this SHA-256.
-#[must_use]
-pub fn key_of(dtype: DType, shape: &[usize], sha256: &str) -> String {
-    format!("{dtype}{shape:?}:{sha256}")
 }
 
 impl Terms {
@@ -271,7 +230,7 @@ impl Terms {
 
     /// The term of a constant.
     pub fn constant(&mut self, constant: &Constant) -> TermId {
-        self.insert(Key::Constant(constant_key(constant)), || {
+        self.insert(Key::Constant(ConstantKey::of(constant)), || {
             let small = constant.len() <= Fact::MAX_KNOWN;
             let known = if small { constant.to_tensor().ok() } else { None };
             let largest = largest_of(constant);
@@ -287,10 +246,10 @@ impl Terms {
         })
     }
 
-    /// The term of a constant whose elements are not at hand, by its [`constant_key`] and the largest of their absolute values.
-    pub fn constant_by_key(&mut self, key: &str, fact: Fact, largest: Option<f64>) -> TermId {
-        self.insert(Key::Constant(key.to_owned()), || Term {
-            head: Head::Value(key.into()),
+    /// The term of a constant whose elements are not at hand, by its key and the largest of their absolute values.
+    pub fn constant_by_key(&mut self, key: &ConstantKey, fact: Fact, largest: Option<f64>) -> TermId {
+        self.insert(Key::Constant(key.clone()), || Term {
+            head: Head::Value(key.to_string().into()),
             operands: Vec::new(),
             fact: Some(fact),
             constant: true,
@@ -300,10 +259,10 @@ impl Terms {
         })
     }
 
-    /// The constant with this [`constant_key`].
+    /// The constant with this key.
     #[must_use]
-    pub fn find_constant(&self, key: &str) -> Option<TermId> {
-        self.index.get(&Key::Constant(key.to_owned())).copied()
+    pub fn find_constant(&self, key: &ConstantKey) -> Option<TermId> {
+        self.index.get(&Key::Constant(key.clone())).copied()
     }
 
     /// The value of this name that is not looked into.
@@ -315,7 +274,7 @@ impl Terms {
     /// The term of an operator on terms, if it is in the table.
     #[must_use]
     pub fn find_apply(&self, op: &Op, operands: Vec<Option<TermId>>) -> Option<TermId> {
-        self.index.get(&Key::of(op, *self.ops.get(&op_key(op))?, operands)).copied()
+        self.index.get(&Key::of(op, *self.ops.get(&OpKey::of(op))?, operands)).copied()
     }
 
     /// The term of an operator on terms; its fact follows from theirs, or is `fact` where it does not.
@@ -327,7 +286,7 @@ impl Terms {
     /// The number of an operator.
     pub(crate) fn op_id(&mut self, op: &Op) -> OpId {
         let next = OpId(u32::try_from(self.ops.len()).unwrap_or(u32::MAX));
-        *self.ops.entry(op_key(op)).or_insert(next)
+        *self.ops.entry(OpKey::of(op)).or_insert(next)
     }
 
     /// [`Terms::apply`] for an operator whose number is known.
@@ -391,7 +350,7 @@ impl Terms {
     pub fn find(&self, expr: &Expr) -> Option<TermId> {
         match expr {
             Expr::Class(c) => self.of_class(*c),
-            Expr::Constant(c) => self.index.get(&Key::Constant(constant_key(c))).copied(),
+            Expr::Constant(c) => self.index.get(&Key::Constant(ConstantKey::of(c))).copied(),
             Expr::Op(op, operands) => {
                 let operands = operands
                     .iter()

@@ -3,6 +3,10 @@
 use convc_runtime::{Constant, Dim, Fact, Op};
 
 use super::{elements::Elements, target::Target};
+use crate::ops::{
+    properties,
+    properties::{Movement, Nonnegative},
+};
 
 /// A set of terms known to be equal, as the [`View`] at hand numbers it. A graph's value and a term of a trace are
 /// classes with a single member.
@@ -23,6 +27,12 @@ impl App<'_> {
     #[must_use]
     pub fn operand(&self, i: usize) -> Option<Class> {
         self.operands.get(i).copied().flatten()
+    }
+
+    /// Whether it shows the elements of operand 0 in their order, in another shape.
+    #[must_use]
+    pub fn is_view(&self) -> bool {
+        properties(self.op).movement == Movement::View
     }
 }
 
@@ -116,18 +126,30 @@ pub fn is_zero(view: &dyn View, class: Class) -> Option<bool> {
         if depth == 0 || !view.is_constant(class) {
             return None;
         }
-        view.apps(class).iter().find_map(|app| {
-            let zero = |i: usize| app.operand(i).and_then(|c| go(view, c, depth - 1)) == Some(true);
-            let holds = match app.op.name() {
-                "Mul" => zero(0) || zero(1),
-                "Add" | "Sub" => zero(0) && zero(1),
-                // What is padded with has to be 0 too.
-                "Pad" => zero(0) && (app.operand(2).is_none() || zero(2)),
-                "Reshape" | "Expand" | "Transpose" | "Slice" | "ReduceSum" => zero(0),
-                _ => false,
-            };
-            holds.then_some(true)
-        })
+        let zero = |app: &App<'_>, i: usize| app.operand(i).map(|c| go(view, c, depth - 1) == Some(true));
+        let holds = |app: &App<'_>| properties(app.op).zeros.any_set(app.operands.len(), |i| zero(app, i));
+        view.apps(class).iter().any(holds).then_some(true)
+    }
+    go(view, class, 6)
+}
+
+/// Whether no element of a class of floating-point numbers is negative: `None` where that is not known.
+#[must_use]
+pub fn is_nonnegative(view: &dyn View, class: Class) -> Option<bool> {
+    fn go(view: &dyn View, class: Class, depth: usize) -> Option<bool> {
+        if let Some(c) = view.constant(class) {
+            return Some(c.to_tensor().ok()?.to_f64s()?.iter().all(|&v| v >= 0.0));
+        }
+        // Integers wrap around.
+        if depth == 0 || !view.fact(class)?.dtype.is_float() {
+            return None;
+        }
+        let none_negative = |app: &App<'_>, i: usize| app.operand(i).map(|c| go(view, c, depth - 1) == Some(true));
+        let holds = |app: &App<'_>| match properties(app.op).nonnegative {
+            Nonnegative::Always => true,
+            Nonnegative::Where(operands) => operands.any_set(app.operands.len(), |i| none_negative(app, i)),
+        };
+        view.apps(class).iter().any(holds).then_some(true)
     }
     go(view, class, 6)
 }

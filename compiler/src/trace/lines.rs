@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use convc_runtime::{AttrValue, Constant, DType, Dim, Fact, fact::Known};
 use serde::{Deserialize, Serialize};
 
-use crate::rewrite::{
-    magnitude::largest_of,
-    terms::{constant_key, key_of},
-};
+use crate::rewrite::{keys::ConstantKey, magnitude::largest_of};
 
 /// The schema that this version writes and reads.
 pub const SCHEMA: &str = "convc.trace/1";
@@ -408,14 +405,12 @@ impl ConstantLine {
     /// From a constant; its elements are kept if they are at most `stored`.
     #[must_use]
     pub fn of(c: &Constant, stored: usize) -> ConstantLine {
-        let key = constant_key(c);
-        let sha256 = key.rsplit_once(':').map_or_else(String::new, |(_, hex)| hex.to_owned());
         let small = c.len() <= stored;
         let is_text = c.dtype() == DType::Str;
         ConstantLine {
             dtype: c.dtype().name().to_owned(),
             shape: c.shape().to_vec(),
-            sha256,
+            sha256: ConstantKey::of(c).hex(),
             largest: largest_of(c).filter(|v| !small && v.is_finite()),
             bytes: (small && !is_text).then(|| hex(c.bytes().as_bytes())),
             strings: (small && is_text).then(|| c.as_strings().to_vec()),
@@ -433,9 +428,10 @@ impl ConstantLine {
     /// The key by which terms know it.
     ///
     /// # Errors
-    /// If there is no such element type.
-    pub fn key(&self) -> Result<String, String> {
-        Ok(key_of(self.element_type()?, &self.shape, &self.sha256))
+    /// If there is no such element type, or the hash is none.
+    pub fn key(&self) -> Result<ConstantKey, String> {
+        let key = ConstantKey::from_hex(self.element_type()?, &self.shape, &self.sha256);
+        key.ok_or_else(|| format!("{:?} is no SHA-256 in hexadecimal digits", self.sha256))
     }
 
     /// The constant, if its elements are stored; they are checked against the hash.
@@ -451,7 +447,7 @@ impl ConstantLine {
             (Some(_), Some(_)) => return Err("a constant has both bytes and strings".into()),
         };
         let constant = constant.map_err(|e| e.to_string())?;
-        if constant_key(&constant) != self.key()? {
+        if ConstantKey::of(&constant) != self.key()? {
             return Err("the elements of a constant have another hash than it states".into());
         }
         Ok(Some(constant))

@@ -24,10 +24,11 @@ use crate::{
         elements::Elements,
         engine::Engine,
         fold::{FOLD_CONSTANTS, FOLD_WEIGHTS},
+        keys::ConstantKey,
         rederive_step,
         rule::Exactness,
         rules,
-        terms::{Head, TermId, constant_key},
+        terms::{Head, TermId},
     },
 };
 
@@ -145,9 +146,9 @@ pub fn replay(trace: &Trace, model: Option<&Graph>, optimized: Option<&Graph>) -
     Ok(proof)
 }
 
-fn constants_of(engine: &Engine) -> BTreeMap<String, Constant> {
+fn constants_of(engine: &Engine) -> BTreeMap<ConstantKey, Constant> {
     let constant = |t: &crate::rewrite::terms::Term| match &t.head {
-        Head::Constant(c) => Some((constant_key(c), c.clone())),
+        Head::Constant(c) => Some((ConstantKey::of(c), c.clone())),
         _ => None,
     };
     engine.terms.iter().filter_map(|(_, t)| constant(t)).collect()

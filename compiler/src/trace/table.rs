@@ -9,9 +9,10 @@ use crate::{
     ir::{Graph, Value},
     rewrite::{
         fold::{self, FOLD_CONSTANTS, FOLD_WEIGHTS, FoldLimits},
+        keys::ConstantKey,
         rule::Cx,
         rules,
-        terms::{Head, TermId, Terms, constant_key},
+        terms::{Head, TermId, Terms},
         view::{Expr, View},
     },
 };
@@ -34,7 +35,7 @@ pub(super) type Fold = (u32, bool);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Folded {
     /// What it is, and its key.
-    Computed(String, Constant),
+    Computed(ConstantKey, Constant),
     /// Constants that it needs are not at hand.
     Unseen,
     /// It is not computed from constants.
@@ -54,7 +55,7 @@ const FRESH: &str = "?replay.";
 
 impl Table {
     /// `given` are constants whose elements are at hand, by their keys.
-    pub(super) fn new(trace: &Trace, mut given: BTreeMap<String, Constant>) -> Result<Table, Bad> {
+    pub(super) fn new(trace: &Trace, mut given: BTreeMap<ConstantKey, Constant>) -> Result<Table, Bad> {
         let mut table = Table::once(trace, &given, BTreeMap::new())?;
         // Constants of the rules' own, such as identity kernels, are as the rules make them.
         loop {
@@ -69,7 +70,7 @@ impl Table {
     }
 
     /// Large constants of the trace that rules make, searched at the left sides of their steps.
-    fn made_by_rules(&self, trace: &Trace, given: &BTreeMap<String, Constant>) -> BTreeMap<String, Constant> {
+    fn made_by_rules(&self, trace: &Trace, given: &BTreeMap<ConstantKey, Constant>) -> BTreeMap<ConstantKey, Constant> {
         let mut found = BTreeMap::new();
         let place: BTreeMap<u32, TermId> = trace.terms.iter().zip(&self.ids).map(|(l, t)| (l.id, *t)).collect();
         for step in &trace.steps {
@@ -80,7 +81,7 @@ impl Table {
             for m in &matches {
                 constants_in(&m.rhs, &mut |c| {
                     if c.len() > STORED_ELEMENTS {
-                        let key = constant_key(c);
+                        let key = ConstantKey::of(c);
                         let unseen = self.terms.find_constant(&key).map(|t| &self.terms.get(t).head);
                         if matches!(unseen, Some(Head::Value(_))) && !given.contains_key(&key) {
                             found.insert(key, c.clone());
@@ -92,7 +93,11 @@ impl Table {
         found
     }
 
-    fn once(trace: &Trace, given: &BTreeMap<String, Constant>, folded: BTreeMap<Fold, Folded>) -> Result<Table, Bad> {
+    fn once(
+        trace: &Trace,
+        given: &BTreeMap<ConstantKey, Constant>,
+        folded: BTreeMap<Fold, Folded>,
+    ) -> Result<Table, Bad> {
         let mut table = Table { terms: Terms::new(), ids: Vec::new(), taken: BTreeSet::new(), folded };
         let mut folds: BTreeMap<u32, Vec<Fold>> = BTreeMap::new();
         for s in &trace.steps {
@@ -123,7 +128,7 @@ impl Table {
         &mut self,
         line: &TermLine,
         place: &BTreeMap<u32, TermId>,
-        given: &BTreeMap<String, Constant>,
+        given: &BTreeMap<ConstantKey, Constant>,
         folded_from: &[(Fold, TermId)],
     ) -> Result<TermId, String> {
         let recorded = line.r#type.as_ref().map(super::lines::TypeLine::fact).transpose()?;
@@ -214,7 +219,7 @@ impl Table {
                 Ok(term.fact.as_ref().and_then(fold::known_constant))
             };
             let result = match result {
-                Ok(Some(c)) => Folded::Computed(constant_key(&c), c),
+                Ok(Some(c)) => Folded::Computed(ConstantKey::of(&c), c),
                 Ok(None) if term.constant => Folded::Unseen,
                 Ok(None) => Folded::NotConstant,
                 Err(problem) => Folded::Failed(problem),

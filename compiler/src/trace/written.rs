@@ -22,7 +22,8 @@ use crate::{
     rewrite::{
         definitions::definition,
         engine::Engine,
-        terms::{Head, TermId, Terms, constant_key, op_key},
+        keys::{ConstantKey, OpKey},
+        terms::{Head, TermId, Terms},
     },
 };
 
@@ -83,7 +84,7 @@ impl<'a> Half<'a> {
     fn part(&mut self, t: TermId, opaque: &Opaque<'_>, numbers: &mut Numbers) -> Result<Part, String> {
         let term = self.terms.get(t);
         let op = match &term.head {
-            Head::Constant(c) => return Ok(Part::Leaf(constant_key(c))),
+            Head::Constant(c) => return Ok(Part::Leaf(ConstantKey::of(c).to_string())),
             // A constant whose elements are not at hand is known by its key.
             Head::Value(name) if term.constant => return Ok(Part::Leaf(name.to_string())),
             Head::Value(name) if name.starts_with("input:") => return Ok(Part::Leaf(name.to_string())),
@@ -97,7 +98,7 @@ impl<'a> Half<'a> {
             return Ok(Part::Is(x));
         }
         let ordered = !matches!(op, Op::Binary(b) if matches!(b.kind, BinaryKind::Add | BinaryKind::Mul));
-        let part = Part::Node { key: op_key(op), ordered, operands: term.operands.clone() };
+        let part = Part::Node { key: OpKey::of(op).to_string(), ordered, operands: term.operands.clone() };
         if self.expand
             && let Some(Ok(written)) = definition(self.terms.to_mut(), t)
         {
@@ -221,8 +222,8 @@ fn difference(said: &Half<'_>, mut a: TermId, is: &Half<'_>, mut b: TermId) -> S
         let (x, y) = (said.terms.get(a), is.terms.get(b));
         let at = y.origins.first().map_or_else(|| format!("at {b}"), |o| format!("at {o:?}"));
         let text = |head: &Head| match head {
-            Head::Op(op) => op_key(op),
-            Head::Constant(c) => format!("the constant {}", constant_key(c)),
+            Head::Op(op) => OpKey::of(op).to_string(),
+            Head::Constant(c) => format!("the constant {}", ConstantKey::of(c).to_string()),
             Head::Value(name) => name.to_string(),
         };
         let (said_text, is_text) = (text(&x.head), text(&y.head));
@@ -295,7 +296,7 @@ impl<'a> OpaqueNodes<'a> {
 /// What a node that is not looked into holds besides its operands, as text: equal for equal contents.
 fn content(kind: &Kind, numbers: &mut Numbers) -> Result<String, String> {
     Ok(match kind {
-        Kind::Op(op) => op_key(op),
+        Kind::Op(op) => OpKey::of(op).to_string(),
         Kind::If { then_branch, else_branch } => {
             let mut of = |g: &Graph| branch(g, numbers).map(|n| format!("{n:?}"));
             format!("then {} else {}", of(&then_branch.graph)?, of(&else_branch.graph)?)

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ir::{Branch, Graph, Kind, NodeId, Origin, Value},
-    onnx::{attribute_proto, names::domain_of, tensor::tensor_proto},
+    onnx::{attribute_proto, names::domain_of, tensor::tensor_proto, types::node_proto},
     ops::{self, NodeWriter, Operand},
 };
 
@@ -252,6 +252,7 @@ impl Writer<'_> {
         let failed = |source| WriteError::Operator { node: node.name.clone(), source };
         ops::write(op, &mut writer).map_err(failed)?;
         let (nodes, constants) = writer.finish();
+        let nodes = nodes.into_iter().map(node_proto).collect();
         for (name, tensor) in constants {
             match Constant::from_tensor(&tensor) {
                 Ok(c) if scope.main || self.model.ir_version >= 4 => scope.constants.push((name, c)),

@@ -20,13 +20,13 @@ use protobuf::MessageField;
 pub use save::{Exported, Pieces, Saved, save};
 
 use super::{
-    Model, dtype_to_onnx,
+    Model,
     names::{domain_of, subgraphs},
     tensor::tensor_header,
 };
 use crate::{
     ir::{NodeId, Origin, Value},
-    ops,
+    ops::{self, dtype_to_onnx},
 };
 
 /// How to write a model.

@@ -6,10 +6,7 @@ use convc_runtime::{Constant, Dim, Fact, dim::element_count};
 use onnx_protobuf::{GraphProto, TypeProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto};
 
 use super::{Env, Importer, Model, Names, OnnxError, Problem, Severity, shown};
-use crate::{
-    ir::Graph,
-    onnx::{dtype_from_onnx, tensor::TensorFault},
-};
+use crate::{ir::Graph, onnx::tensor::TensorFault, ops::dtype_from_onnx};
 
 /// What a declaration says of a value.
 pub(super) enum Declared {

@@ -380,6 +380,7 @@ impl<'a> Importer<'a> {
             domain: site.domain.to_owned(),
             op_type: node.op_type.clone(),
             proto: std::sync::Arc::new(bytes),
+            integers: integers(&node),
             captures,
             reason,
         });
@@ -485,12 +486,22 @@ fn not_executed(domain: &str, op_type: &str) -> String {
     }
 }
 
+/// The attributes of a node that are one integer; the first of each name.
+fn integers(node: &NodeProto) -> std::collections::BTreeMap<String, i64> {
+    let mut found = std::collections::BTreeMap::new();
+    for a in node.attribute.iter().filter(|a| a.type_.enum_value() == Ok(AttributeType::INT)) {
+        found.entry(a.name.clone()).or_insert(a.i);
+    }
+    found
+}
+
 /// A stand-in for a value that the model fails to define, so that `check` can go on.
 pub(super) fn unknown(graph: &mut Graph, name: &str) -> Value {
     let kind = Kind::Opaque(Opaque {
         domain: String::new(),
         op_type: "undefined".into(),
         proto: std::sync::Arc::default(),
+        integers: std::collections::BTreeMap::new(),
         captures: Vec::new(),
         reason: format!("value {} is not defined", shown(name)),
     });

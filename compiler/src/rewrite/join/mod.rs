@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 
 use convc_runtime::{DType, Dim, Fact, Tensor, fact::Known};
 
-use super::terms::constant_key;
+use super::keys::ConstantKey;
 
 /// How a join compares with what was joined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn join_known(dtype: DType, a: &mut Option<Known>, b: Option<Known>) -> Joined {
 
 /// A tensor as a key that tells apart what bits tell apart: two NaNs of the same bits are one, and -0.0 is not 0.0.
 fn bits(t: &Tensor) -> String {
-    convc_runtime::Constant::from_tensor(t).map_or_else(|_| format!("{t:?}"), |c| constant_key(&c))
+    convc_runtime::Constant::from_tensor(t).map_or_else(|_| format!("{t:?}"), |c| ConstantKey::of(&c).to_string())
 }
 
 /// A total order of sizes in which the simpler of two expressions of one value comes first.

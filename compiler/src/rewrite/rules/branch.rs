@@ -11,7 +11,7 @@ use convc_runtime::{
 use super::{
     affine::equal_shapes,
     compose::{ConvAt, convs_in},
-    facts::{FINITE_ELEMENTS, finite_elements},
+    finite::{FINITE_ELEMENTS, finite_elements},
     weights::{Kernel, add, neg, ones, sub},
 };
 use crate::rewrite::{

@@ -8,7 +8,7 @@ use convc_runtime::{
 use super::{
     compose::{ConvAt, conv_at, convs_in},
     cuts::{Cut, slice, sliced, slices_in},
-    facts::{FINITE_ELEMENTS, unread_elements},
+    finite::{FINITE_ELEMENTS, unread_elements},
     weights::zero_pad,
 };
 use crate::rewrite::{

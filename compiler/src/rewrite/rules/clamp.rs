@@ -9,11 +9,11 @@ use convc_runtime::{
     },
 };
 
-use super::{affine::equal_shapes, facts::is_nonnegative, weights::floats};
+use super::{affine::equal_shapes, weights::floats};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View},
+    view::{App, Class, Expr, View, is_nonnegative},
 };
 
 const KNOWN: Condition = Condition { name: "known-bounds", text: "every bound that is given is a constant" };

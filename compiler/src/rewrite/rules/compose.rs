@@ -3,7 +3,7 @@
 use convc_runtime::{Dim, ops::Conv, window::AutoPad};
 
 use super::{
-    facts::{FINITE_ELEMENTS, finite_elements},
+    finite::{FINITE_ELEMENTS, finite_elements},
     weights::{Kernel, add_bias, compose, response},
 };
 use crate::rewrite::{

@@ -10,7 +10,8 @@ use super::{
     channels::{MAPS, mapped},
     compose::{ConvAt, conv_at, convs_in},
     cuts::{Sliced, part, slices_in},
-    facts::{FINITE_ELEMENTS, finite_elements},
+    finite::{FINITE_ELEMENTS, finite_elements},
+    read::axes::axis,
     weights::{add, floats},
 };
 use crate::rewrite::{
@@ -31,8 +32,7 @@ pub(super) fn concat(axis: i64, operands: Vec<Expr>) -> Expr {
 pub(super) fn concatenated(view: &dyn View, app: &App<'_>) -> Option<(usize, Vec<Class>)> {
     let Op::Concat(c) = app.op else { return None };
     let operands: Vec<Class> = app.operands.iter().copied().collect::<Option<_>>()?;
-    let rank = view.fact(*operands.first()?)?.rank() as i64;
-    let axis = usize::try_from(if c.axis < 0 { c.axis + rank } else { c.axis }).ok()?;
+    let axis = axis(c.axis, view.fact(*operands.first()?)?.rank())?;
     (2..=MOST).contains(&operands.len()).then_some((axis, operands))
 }
 

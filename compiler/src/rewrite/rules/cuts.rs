@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{Slice, slice::resolve},
 };
 
-use super::weights::ints;
+use super::{read::axes::listed, weights::ints};
 use crate::rewrite::view::{App, Class, Expr, View};
 
 /// Ends at least this far out mean "to the end", as the operator reads them.
@@ -93,16 +93,19 @@ pub(super) fn sliced(view: &dyn View, app: &App<'_>) -> Option<Sliced> {
     let shape = &view.fact(x)?.shape;
     let list = |i: usize| -> Option<Vec<i64>> { view.fact(app.operand(i)?).and_then(Fact::i64s) };
     let (starts, ends) = (list(1)?, list(2)?);
-    let axes = if app.operand(3).is_some() { list(3)? } else { (0..starts.len() as i64).collect() };
+    let axes = match app.operand(3) {
+        Some(a) => listed(view, a, shape.len())?,
+        None => (0..starts.len()).collect(),
+    };
     let steps = if app.operand(4).is_some() { list(4)? } else { vec![1; starts.len()] };
     if [ends.len(), axes.len(), steps.len()].iter().any(|n| *n != starts.len()) {
         return None;
     }
     let mut along = vec![None; shape.len()];
     for i in 0..starts.len() {
-        let axis = usize::try_from(if axes[i] < 0 { axes[i] + shape.len() as i64 } else { axes[i] }).ok()?;
+        let axis = axes[i];
         let cut = Cut { start: starts[i], end: ends[i], step: steps[i] };
-        *along.get_mut(axis)? = (!cut.is_whole(&shape[axis])).then_some(cut);
+        *along.get_mut(axis)? = (!cut.is_whole(shape.get(axis)?)).then_some(cut);
     }
     Some(Sliced { x, along, operands: app.operands.clone() })
 }

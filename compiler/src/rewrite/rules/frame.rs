@@ -11,7 +11,7 @@ use convc_runtime::{
     ops::{pad::PadMode, scatter::Reduction},
 };
 
-use super::pad::pads_of;
+use super::{pad::pads_of, read::axes::axis};
 use crate::rewrite::view::{App, Class, Expr, View};
 
 /// One row or column (or plane) of a border.
@@ -128,7 +128,7 @@ impl Frame {
             }
             Op::Concat(c) => {
                 let rank = view.fact(app.operand(0)?)?.rank();
-                let axis = usize::try_from(if c.axis < 0 { c.axis + rank as i64 } else { c.axis }).ok()?;
+                let axis = axis(c.axis, rank)?;
                 let open: Vec<usize> = (0..app.operands.len())
                     .filter(|&i| app.operand(i).is_none_or(|o| filling(view, o).is_none()))
                     .collect();

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{binary::BinaryKind, global_pool::GlobalPoolKind, reduce::ReduceKind},
 };
 
-use super::{compose::convs_in, parts::from_front, transposed::is_pointwise};
+use super::{compose::convs_in, read::axes::listed, transposed::is_pointwise};
 use crate::rewrite::{
     rule::{Exactness, Phase, Rule},
     types::Types,
@@ -18,8 +18,7 @@ fn averaged(view: &dyn View, app: &App<'_>) -> Option<Vec<usize>> {
     match app.op {
         Op::GlobalPool(p) if p.kind == GlobalPoolKind::Average => Some((2..rank).collect()),
         Op::Reduce(r) if r.kind == ReduceKind::ReduceMean && r.keepdims => {
-            let axes = view.fact(app.operand(1)?)?.i64s()?;
-            axes.into_iter().map(|a| from_front(a, rank)).collect::<Option<Vec<usize>>>().filter(|a| !a.is_empty())
+            listed(view, app.operand(1)?, rank).filter(|a| !a.is_empty())
         }
         _ => None,
     }

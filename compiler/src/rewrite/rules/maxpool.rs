@@ -6,11 +6,11 @@ use convc_runtime::{
     window::AutoPad,
 };
 
-use super::{facts::is_nonnegative, pad::pads_of};
+use super::pad::pads_of;
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View},
+    view::{App, Class, Expr, View, is_nonnegative},
 };
 
 /// A pool with explicit padding and a single result.

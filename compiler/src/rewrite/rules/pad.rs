@@ -6,7 +6,7 @@ use convc_runtime::{
     window::AutoPad,
 };
 
-use super::weights::ints;
+use super::{read::axes::listed, weights::ints};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -23,15 +23,14 @@ const SPATIAL: Condition = Condition {
 pub(super) fn pads_of(view: &dyn View, app: &App<'_>, rank: usize) -> Option<Vec<(i64, i64)>> {
     let pads = view.fact(app.operand(1)?)?.i64s()?;
     let axes = match app.operand(3) {
-        None => (0..rank as i64).collect(),
-        Some(a) => view.fact(a)?.i64s()?,
+        None => (0..rank).collect(),
+        Some(a) => listed(view, a, rank)?,
     };
     if pads.len() != 2 * axes.len() {
         return None;
     }
     let mut out = vec![(0, 0); rank];
-    for (i, axis) in axes.iter().enumerate() {
-        let axis = usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis }).ok()?;
+    for (i, &axis) in axes.iter().enumerate() {
         *out.get_mut(axis)? = (pads[i], pads[axes.len() + i]);
     }
     Some(out)

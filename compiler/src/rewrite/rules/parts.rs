@@ -2,7 +2,10 @@
 
 use convc_runtime::{Op, ops::Concat};
 
-use super::cuts::{Cut, part, slice, sliced};
+use super::{
+    cuts::{Cut, part, slice, sliced},
+    read::axes::axis,
+};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -41,7 +44,7 @@ pub const SLICE_OF_CONCAT: Rule = Rule {
                 continue;
             };
             let parts: Vec<Class> = parts;
-            let Some(axis) = from_front(c.axis, rank) else { continue };
+            let Some(axis) = axis(c.axis, rank) else { continue };
             let sizes: Option<Vec<i64>> = parts.iter().map(|&p| fixed_dim(view, p, axis)).collect();
             let (Some(cut), Some(sizes)) = (s.along.get(axis).copied().flatten(), sizes) else { continue };
             let Some((first, count)) = cut.on(sizes.iter().sum()) else { continue };
@@ -110,7 +113,7 @@ pub const CONCAT_OF_CONCAT: Rule = Rule {
                 if app.operands.len() + inner.operands.len() > MOST + 1 || inner.operands.contains(&Some(class)) {
                     continue;
                 }
-                if from_front(i.axis, rank) != from_front(c.axis, rank) {
+                if axis(i.axis, rank) != axis(c.axis, rank) {
                     continue;
                 }
                 let mut operands = app.operands.clone();
@@ -122,11 +125,6 @@ pub const CONCAT_OF_CONCAT: Rule = Rule {
         }
     },
 };
-
-/// An axis counted from the front.
-pub(super) fn from_front(axis: i64, rank: usize) -> Option<usize> {
-    usize::try_from(if axis < 0 { axis + i64::try_from(rank).ok()? } else { axis }).ok().filter(|a| *a < rank)
-}
 
 /// The rules of this file.
 pub const RULES: &[&Rule] = &[&SLICE_OF_CONCAT, &CONCAT_OF_CONCAT];

@@ -45,9 +45,8 @@ fn picked_in(view: &dyn View, class: Class) -> Vec<Picked> {
 
 fn gathered(view: &dyn View, app: &App<'_>, op: &Gather) -> Option<Picked> {
     let (x, indices) = (app.operand(0)?, app.operand(1)?);
-    let rank = view.fact(x)?.rank() as i64;
     let fact = view.fact(indices)?;
-    if (op.axis != 1 && op.axis + rank != 1) || fact.rank() != 1 {
+    if op.axis != 1 || fact.rank() != 1 {
         return None;
     }
     let channels = fixed_dim(view, x, 1)?;

@@ -7,7 +7,7 @@ use convc_runtime::{
     ops::{Reduce, Squeeze, reduce::ReduceKind},
 };
 
-use super::{parts::from_front, weights::ints};
+use super::{read::axes::listed, weights::ints};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -21,14 +21,14 @@ const GATHERS: Condition = Condition {
 
 /// The axes that a reduction of a tensor of this rank goes over.
 fn axes_of(view: &dyn View, app: &App<'_>, op: &Reduce, rank: usize) -> Option<BTreeSet<usize>> {
-    let listed = match app.operand(1) {
+    let axes = match app.operand(1) {
         None => Vec::new(),
-        Some(a) => view.fact(a)?.i64s()?,
+        Some(a) => listed(view, a, rank)?,
     };
-    if listed.is_empty() {
+    if axes.is_empty() {
         return Some(if op.noop_with_empty_axes { BTreeSet::new() } else { (0..rank).collect() });
     }
-    listed.into_iter().map(|a| from_front(a, rank)).collect()
+    Some(axes.into_iter().collect())
 }
 
 /// Whether steps of this reduction make the whole.

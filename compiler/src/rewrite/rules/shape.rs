@@ -7,7 +7,7 @@ use convc_runtime::{
 
 use super::{
     affine::equal_shapes,
-    parts::from_front,
+    read::axes::axis,
     weights::{ints, reshape},
 };
 use crate::rewrite::{
@@ -133,7 +133,7 @@ pub const VIEW_VIEW: Rule = Rule {
     search: |cx, class, app| {
         let Some(y) = app.operand(0) else { return };
         let view = cx.view;
-        let Some(inner) = view.apps(y).into_iter().find(|a| VIEWS.contains(&a.op.name())) else { return };
+        let Some(inner) = view.apps(y).into_iter().find(App::is_view) else { return };
         let Some(x) = inner.operand(0) else { return };
         if let Some(operand) = static_shape(cx, x, class) {
             let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
@@ -294,7 +294,7 @@ pub const GATHER_AS_VIEW: Rule = Rule {
         let (Some(fact), Some(indices)) = (view.fact(x), view.fact(i).and_then(convc_runtime::Fact::i64s)) else {
             return;
         };
-        let Some(axis) = from_front(g.axis, fact.rank()) else { return };
+        let Some(axis) = axis(g.axis, fact.rank()) else { return };
         let verdict = match fact.shape[axis].as_fixed() {
             None => Verdict::Unknown(format!("the size of axis {axis} is open")),
             Some(n) => {

@@ -9,7 +9,7 @@ use convc_runtime::{
 use super::{
     compose::{ConvAt, conv_at, convs_in},
     cuts::{Cut, Sliced, slice, sliced, slices_in},
-    facts::{FINITE_ELEMENTS, unread_elements},
+    finite::{FINITE_ELEMENTS, unread_elements},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},

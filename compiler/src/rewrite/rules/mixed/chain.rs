@@ -5,7 +5,7 @@ use convc_runtime::ops::{Conv, MixedConv};
 use super::{
     super::{
         compose::{ConvAt, border, conv_at, convs_in, finite_gaps, gcd},
-        facts::FINITE_ELEMENTS,
+        finite::FINITE_ELEMENTS,
         weights::{Kernel, add, compose, reshape, response, sum, transpose},
     },
     algebra::{MixedAt, SUM_TO_ONE, mixed_at, mixed_in, sum_to_one},

@@ -6,7 +6,7 @@ use convc_runtime::{
 };
 
 use super::{
-    super::{compose::convs_in, cuts::sliced, parts::from_front, weights::zero_pad},
+    super::{compose::convs_in, cuts::sliced, read::axes::axis, weights::zero_pad},
     Activated, activated,
 };
 use crate::rewrite::{
@@ -66,7 +66,7 @@ fn prefix(view: &dyn View, app: &App<'_>) -> Option<(Class, i64)> {
             let cut = sliced(view, app)?.only(1)?;
             cut.on(size).filter(|(first, _)| *first == 0 && cut.step == 1)?.1
         }
-        Op::Gather(g) if from_front(g.axis, view.fact(x)?.rank()) == Some(1) => {
+        Op::Gather(g) if axis(g.axis, view.fact(x)?.rank()) == Some(1) => {
             let indices = view.fact(app.operand(1)?)?;
             let all = view.constant(app.operand(1)?).and_then(|c: &Constant| c.to_tensor().ok()?.to_i64s())?;
             let in_order = (0..).zip(&all).all(|(i, &v)| (if v < 0 { v + size } else { v }) == i);
@@ -176,7 +176,7 @@ fn modules(cx: &mut Cx<'_>, cat: &App<'_>, kept: Option<i64>, around: &dyn Fn(Ex
                         Verdict::Fails(format!("{} parts are concatenated", operands.len()))
                     } else if i > j {
                         Verdict::Fails("the cheap part comes first".into())
-                    } else if from_front(concat.axis, rank) != Some(1) {
+                    } else if axis(concat.axis, rank) != Some(1) {
                         Verdict::Fails(format!("they are concatenated along axis {}", concat.axis))
                     } else {
                         Verdict::Holds

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use convc_runtime::{Dim, Op, ops::softmax::SoftmaxKind, window::AutoPad};
 
 use super::sums::{Axis, ONE, Product, Sums, broadcast, mean, product, regrouped, signed, without};
-use crate::rewrite::view::{App, Class, View};
+use crate::rewrite::{
+    rules::read::axes::{axis, listed},
+    view::{App, Class, View},
+};
 
 /// How logits become weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +98,7 @@ impl<'a> Reader<'a> {
             }
             Op::Slice(_) | Op::Gather(_) => self.picked(&app),
             Op::Concat(c) => self.joined(&app, c.axis),
-            _ if matches!(app.op.name(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze") => {
+            _ if app.is_view() => {
                 let x = app.operand(0)?;
                 let (from, to) = (self.shape(x)?, self.shape(class)?);
                 let x = self.read(x)?;
@@ -182,7 +185,7 @@ impl<'a> Reader<'a> {
         let mut taken: Vec<(usize, Vec<usize>)> = Vec::new();
         let mut gone = None;
         if let Op::Gather(g) = app.op {
-            let axis = axis_in(g.axis, rank)?;
+            let axis = axis(g.axis, rank)?;
             let size = self.shape(x)?.get(axis)?.as_fixed()?;
             let indices = ints(1)?.into_iter().map(|i| usize::try_from(if i < 0 { i + size } else { i }).ok());
             taken.push((axis, indices.collect::<Option<_>>()?));
@@ -193,13 +196,15 @@ impl<'a> Reader<'a> {
             }
         } else {
             let (starts, ends) = (ints(1)?, ints(2)?);
-            let axes = if app.operand(3).is_some() { ints(3)? } else { (0..starts.len() as i64).collect() };
+            let axes = match app.operand(3) {
+                Some(a) => listed(self.view, a, rank)?,
+                None => (0..starts.len()).collect(),
+            };
             let steps = if app.operand(4).is_some() { ints(4)? } else { vec![1; starts.len()] };
             if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
                 return None;
             }
             for (i, &axis) in axes.iter().enumerate() {
-                let axis = axis_in(axis, rank)?;
                 let size = self.shape(x)?.get(axis)?.as_fixed()?;
                 let clamp = |v: i64| if v < 0 { v.saturating_add(size) } else { v }.clamp(0, size);
                 let step = usize::try_from(steps[i]).ok().filter(|&s| s > 0)?;
@@ -231,10 +236,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A concatenation along an axis of channels.
-    fn joined(&mut self, app: &App<'_>, axis: i64) -> Option<Sums> {
+    fn joined(&mut self, app: &App<'_>, named: i64) -> Option<Sums> {
         let parts = app.operands.iter().map(|o| self.read((*o)?)).collect::<Option<Vec<Sums>>>()?;
         let first = parts.first()?;
-        let axis = axis_in(axis, first.axes.len())?;
+        let axis = axis(named, first.axes.len())?;
         let size = |s: &Sums| match s.axes.get(axis) {
             Some(Axis::Channels(n)) => Some(*n),
             Some(Axis::Unit) => Some(1),
@@ -278,7 +283,7 @@ impl<'a> Reader<'a> {
     fn reduced_axes(&self, app: &App<'_>, rank: usize) -> Option<Vec<usize>> {
         match app.operand(1) {
             None => Some((0..rank).collect()),
-            Some(a) => self.view.fact(a)?.i64s()?.into_iter().map(|a| axis_in(a, rank)).collect(),
+            Some(a) => listed(self.view, a, rank),
         }
     }
 
@@ -334,7 +339,7 @@ impl<'a> Reader<'a> {
             self.spatial_logits = self.spatial_logits.or_else(|| spatial_source(self.view, x));
             return None;
         };
-        let axis = axis_in(op.axis, sums.axes.len())?;
+        let axis = axis(op.axis, sums.axes.len())?;
         let Axis::Channels(size) = sums.axes[axis] else { return None };
         if op.flatten && sums.axes[axis + 1..].iter().any(|a| *a != Axis::Unit) {
             return None;
@@ -357,7 +362,7 @@ impl<'a> Reader<'a> {
 fn spatial_source(view: &dyn View, mut class: Class) -> Option<Class> {
     for _ in 0..16 {
         match view.apps(class).into_iter().next() {
-            Some(app) if matches!(app.op.name(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose") => {
+            Some(app) if app.is_view() || matches!(app.op, Op::Transpose(_)) => {
                 class = app.operand(0)?;
             }
             _ => break,
@@ -369,9 +374,4 @@ fn spatial_source(view: &dyn View, mut class: Class) -> Option<Class> {
 
 fn keeps_dims(app: &App<'_>) -> bool {
     matches!(app.op, Op::Reduce(r) if r.keepdims)
-}
-
-fn axis_in(axis: i64, rank: usize) -> Option<usize> {
-    let rank = i64::try_from(rank).ok()?;
-    usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|a| (*a as i64) < rank)
 }
