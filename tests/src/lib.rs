@@ -8,4 +8,5 @@ pub mod mutate;
 pub mod oracle;
 pub mod random;
 pub mod rules;
+pub mod subjects;
 pub mod types;

@@ -47,6 +47,8 @@ pub const BRANCH_ADD: Rule = Rule {
     types: Types::FLOATS,
     pays: "one convolution and no addition",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Add"],
     search: |cx, class, app| {
         let Some(sum) = Sum::at(cx.view, app) else { return };

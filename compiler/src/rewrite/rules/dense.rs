@@ -27,6 +27,8 @@ pub const BN_INTO_PRODUCT: Rule = Rule {
     types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["BatchNormalization"],
     search: |cx, _, app| {
         let view = cx.view;
