@@ -8,6 +8,7 @@ use convc::{
         replay::{NotProved, replay},
         show,
         walk::Walk,
+        why_not,
     },
 };
 use convc_runtime::Blob;
@@ -132,6 +133,16 @@ fn repvgg() -> Vec<u8> {
     let s = b.node("Add", &[&n3, &n1], "add1", Vec::new());
     let s = b.node("Add", &[&s, &n0], "add0", Vec::new());
     let y = b.node("Relu", &[&s], "y", Vec::new());
+    b.finish(&y, "4")
+}
+
+/// A mean of a product that is needed otherwise.
+fn mean_of_gated() -> Vec<u8> {
+    let mut b = Build::new("4");
+    let s = b.weight("s", &[4, 1, 1]);
+    let m = b.node("Mul", &["x", &s], "m", Vec::new());
+    let z = b.node("GlobalAveragePool", &[&m], "z", Vec::new());
+    let y = b.node("Add", &[&m, &z], "y", Vec::new());
     b.finish(&y, "4")
 }
 
@@ -279,10 +290,28 @@ fn the_way_names_the_rules() {
 #[test]
 fn what_did_not_fire_is_said() {
     let (trace, _) = optimise(&depthwise_pointwise());
-    let rows = show::why_not(&trace, "conv-compose", None).unwrap();
+    let rows = why_not::why_not(&trace, "conv-compose", None).unwrap().not_fired;
     assert!(rows.iter().any(|r| r.condition == "border-exact" && r.origins.contains("y")), "{rows:?}");
-    assert_eq!(show::why_not(&trace, "conv-compos", None).unwrap_err().what, "rule");
-    assert_eq!(show::why_not(&trace, "conv-compose", Some("z")).unwrap_err().what, "node");
+    assert_eq!(why_not::why_not(&trace, "conv-compos", None).unwrap_err().what, "rule");
+    assert_eq!(why_not::why_not(&trace, "conv-compose", Some("z")).unwrap_err().what, "node");
+}
+
+#[test]
+fn what_cost_decided_against_is_another_answer_than_no_candidate() {
+    let (trace, _) = optimise(&mean_of_gated());
+    let rule = "mean-of-scaled";
+    let at_mean = why_not::why_not(&trace, rule, Some("z")).unwrap();
+    let [declined] = at_mean.declined.as_slice() else { panic!("{at_mean:?}") };
+    // The product of the map stays for the sum, so that the other one comes on top of it.
+    assert!(declined.before > declined.after && declined.after > 0.0, "{declined:?}");
+    let text = why_not::text(&trace, rule, Some("z"), &at_mean);
+    assert!(text.contains("cost decided against it: before ") && text.contains(", after "), "{text}");
+    let none = why_not::why_not(&trace, "conv-compose", None).unwrap();
+    assert_eq!(why_not::text(&trace, "conv-compose", None, &none), "conv-compose found no candidate\n");
+    // A rule that was taken is not declined as well.
+    let (trace, _) = optimise(&repvgg());
+    assert!(trace.steps.iter().any(|s| s.rule == "branch-add"));
+    assert!(!trace.declined.iter().any(|d| d.rule == "branch-add" && d.origins.iter().any(|o| o == "add0")));
 }
 
 #[test]
@@ -424,7 +453,7 @@ fn damaged_files_are_refused_with_their_line() {
             other => panic!("{n}: {other:?}"),
         }
     }
-    assert!(matches!(read(&text.replace("convc.trace/1", "convc.trace/9")), Err(TraceError::Line { line: 1, .. })));
+    assert!(matches!(read(&text.replace("convc.trace/2", "convc.trace/9")), Err(TraceError::Line { line: 1, .. })));
     let small = Limits { line: 100, ..Limits::default() };
     assert!(matches!(Trace::read_from(text.as_bytes(), &small), Err(TraceError::Limit { .. })));
     // Numbers that lie are refused when they are used, never with a panic.

@@ -9,4 +9,5 @@ pub mod operators;
 pub mod oracle;
 pub mod random;
 pub mod rules;
+pub mod subjects;
 pub mod types;

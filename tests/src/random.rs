@@ -21,31 +21,24 @@ mod systems;
 
 use std::fmt::Write;
 
-pub use activations::{gelu, hard_sigmoid, hard_swish, mean_of, mish, swish};
-pub use attention::attention;
-pub use border::{constant_border, filled_border};
-pub use bounds::{clamps, extremes, pad_of_pad, reductions, relu_of_nonnegative};
-pub use channels::{
-    blocks, cat_conv, cat_groups, cat_in, cat_maps, cat_slices, conv_of_channels, conv_of_space, crop_taps,
-    map_of_slice, slice_of_conv, slice_of_map, space_of_conv,
-};
-pub use conv::{average_pool, batch_norm, branches, chain, pad_conv, per_channel};
-pub use indices::{Turning, turning};
-pub use involution::involutions;
-pub use mixed::{
-    constant_rows, conv_samples, folded_batch, mixed_experts, mixed_groups, mixed_linear, mixed_samples, mixed_single,
-};
-pub use mixed_algebra::{mixed_affine, mixed_bias, mixed_chain, mixed_constant, scaled_product, scaled_view};
-pub use permute::{block_diagonal, conv_of_permuted, permuted_conv, permuted_map};
-pub use plain::{casts, concat_of_concat, concats, fills, identities, neutral, relus};
-pub use pooling::{
-    normalised_product, pad_max_pool, pointwise_and_average, pool_of_pool, pooled_activation, resize_conv, transposed,
-};
-pub use products::{normalised_rows, product_of_normalised, products_of_one, rows_of_scaled};
-pub use shape::{computed_reshape, gathers, pads, slices, transpose, transpose_of_ones, transposes, view, views};
-pub use siblings::slice_of_siblings;
-pub use swarm::{conv_of_blocks, space_to_depth};
-pub use systems::{do_conv, ghost, self_calibrated, slice_of_concat};
+pub use activations::*;
+pub use attention::*;
+pub use border::*;
+pub use bounds::*;
+pub use channels::*;
+pub use conv::*;
+pub use indices::*;
+pub use involution::*;
+pub use mixed::*;
+pub use mixed_algebra::*;
+pub use permute::*;
+pub use plain::*;
+pub use pooling::*;
+pub use products::*;
+pub use shape::*;
+pub use siblings::*;
+pub use swarm::*;
+pub use systems::*;
 
 /// A sequence of numbers that depends on its seed alone.
 pub struct Rng(u64);

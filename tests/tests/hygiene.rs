@@ -133,3 +133,66 @@ fn the_script_of_ci_is_strict() {
     let text = fs::read_to_string(root().join(".ci/run")).unwrap();
     assert!(text.contains("\nset -euo pipefail\n"));
 }
+
+/// A dependency is used by its name in the crate that asks for it: a path (`serde_json::to_string`) or a macro's
+/// import (`use thiserror`). What only tests use belongs to `[dev-dependencies]`, what a build script uses to
+/// `[build-dependencies]`.
+#[test]
+fn every_dependency_is_used_where_it_is_named() {
+    let named = |text: &str, section: &str| -> Vec<String> {
+        let inside =
+            text.lines().skip_while(|l| *l != format!("[{section}]")).skip(1).take_while(|l| !l.starts_with('['));
+        let keys = inside.filter(|l| !l.trim_start().starts_with('#')).filter_map(|l| l.split(['.', '=']).next());
+        keys.map(|k| k.trim().to_owned()).filter(|k| !k.is_empty()).collect()
+    };
+    // A file of tests inside src/ is compiled for tests alone, like what stands behind `#[cfg(test)]` at a file's end.
+    let is_test = |n: &str| n.ends_with("/tests.rs") || n.ends_with("/properties.rs") || n.ends_with("/testing.rs");
+    let mut used: Vec<String> = Vec::new();
+    let mut found = Vec::new();
+    for krate in ["runtime", "compiler", "tests", "samples"] {
+        let text = fs::read_to_string(root().join(krate).join("Cargo.toml")).unwrap();
+        let sources: Vec<(String, String)> = files()
+            .into_iter()
+            .filter(|n| is_rust(n) && n.starts_with(&format!("{krate}/")) && !n.starts_with("tests/fuzz/"))
+            .map(|n| (n.clone(), fs::read_to_string(root().join(&n)).unwrap()))
+            .collect();
+        for (section, product, build) in
+            [("dependencies", true, false), ("dev-dependencies", false, false), ("build-dependencies", false, true)]
+        {
+            for dependency in named(&text, section) {
+                let name = dependency.replace('-', "_");
+                let mentions = |text: &str| {
+                    text.lines().map(code).any(|l| {
+                        l.match_indices(&name).any(|(at, _)| {
+                            let before = l[..at].chars().next_back();
+                            let after = l[at + name.len()..].trim_start();
+                            !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '.')
+                                && (after.starts_with("::")
+                                    || (l.trim_start().starts_with("use ") && after.starts_with([';', ' '])))
+                        })
+                    })
+                };
+                let is_used = sources.iter().any(|(n, text)| {
+                    let built = *n == format!("{krate}/build.rs");
+                    let shipped = n.starts_with(&format!("{krate}/src/")) && !is_test(n);
+                    match (build, product) {
+                        (true, _) => built && mentions(text),
+                        (false, true) => {
+                            let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+                            shipped && mentions(product)
+                        }
+                        (false, false) => !built && mentions(text),
+                    }
+                });
+                if !is_used {
+                    found.push(format!("{krate}/Cargo.toml: [{section}] {dependency}"));
+                }
+                used.push(dependency);
+            }
+        }
+    }
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let left = named(&workspace, "workspace.dependencies").into_iter().filter(|d| !used.contains(d));
+    found.extend(left.map(|d| format!("Cargo.toml: [workspace.dependencies] {d}")));
+    none("dependencies that nothing uses", found);
+}

@@ -11,6 +11,7 @@ use convc::trace::{
     replay::{self, Proof},
     show::{self, Unknown},
     walk::Walk,
+    why_not,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -112,7 +113,7 @@ pub(crate) fn run(args: &Trace) -> Result<(), Failure> {
     match &args.verb {
         Verb::Show(a) => show(a),
         Verb::Explain(a) => explain(a),
-        Verb::WhyNot(a) => why_not(a),
+        Verb::WhyNot(a) => say_why_not(a),
         Verb::Html(a) => html(a),
         Verb::Dot(a) => print(&trace::dot(&read(&a.trace)?)),
         Verb::Replay(a) => replay(a),
@@ -181,18 +182,21 @@ fn explain(args: &Explain) -> Result<(), Failure> {
     print(&visible(&explanation.text(&walk)))
 }
 
-fn why_not(args: &WhyNot) -> Result<(), Failure> {
+fn say_why_not(args: &WhyNot) -> Result<(), Failure> {
     let (node, path) = match args.node_and_trace.as_slice() {
         [node, path] => (Some(node.to_string_lossy()), path),
         [path] => (None, path),
         _ => return Err(Failure::usage("one trace is needed")),
     };
     let trace = read(path)?;
-    let rows = show::why_not(&trace, &args.rule, node.as_deref()).map_err(|e| unknown(&e))?;
+    let why = why_not::why_not(&trace, &args.rule, node.as_deref()).map_err(|e| unknown(&e))?;
     if args.json {
-        return print_json("trace-why-not", json!({ "rule": args.rule, "node": node, "not_fired": rows }));
+        return print_json(
+            "trace-why-not",
+            json!({ "rule": args.rule, "node": node, "not_fired": why.not_fired, "declined": why.declined }),
+        );
     }
-    print(&visible(&show::why_not_text(&trace, &args.rule, node.as_deref(), &rows)))
+    print(&visible(&why_not::text(&trace, &args.rule, node.as_deref(), &why)))
 }
 
 fn html(args: &Html) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ use convc_runtime::Op;
 
 use super::{
     RewriteError,
+    declined::Declinations,
     elements::is_read_whole,
     terms::{Head, INPUT, OpId, TermId, Terms},
 };
@@ -53,6 +54,8 @@ pub struct Engine {
     pub steps: Vec<Step>,
     /// The candidates that did not fire.
     pub not_fired: BTreeSet<NotFired>,
+    /// The rewrites that were found in a region and not taken there.
+    pub(crate) declined: Declinations,
     term_of: HashMap<Value, TermId>,
     value_of: HashMap<TermId, Value>,
     /// For which values the origins of the node were given to a term, and how many: they only grow.
@@ -76,6 +79,7 @@ impl Engine {
             terms: Terms::new(),
             steps: Vec::new(),
             not_fired: BTreeSet::new(),
+            declined: Declinations::new(),
             term_of: HashMap::new(),
             value_of: HashMap::new(),
             originated: HashMap::new(),

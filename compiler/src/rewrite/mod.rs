@@ -8,6 +8,7 @@ pub mod audit;
 #[doc(hidden)]
 pub mod chaos;
 pub mod cost;
+pub mod declined;
 pub mod definitions;
 pub mod elements;
 pub mod engine;
@@ -42,6 +43,7 @@ use convc_runtime::{Fact, OpError, Symbol};
 pub use self::saturate::SaturationLimits;
 use self::{
     cost::{Operand, PORTABLE, Pricing, Profile},
+    declined::Declined,
     engine::{Engine, NotFired, Step},
     fold::FoldLimits,
     language::{Graph as EGraph, Node},
@@ -228,6 +230,8 @@ pub struct Rewritten {
     pub regions: Vec<RegionReport>,
     /// Candidates that did not fire.
     pub not_fired: BTreeSet<NotFired>,
+    /// Rewrites that were found and that cost decided against.
+    pub declined: Vec<Declined>,
     /// Right sides that did not type-check: defects of a rule.
     pub ill_typed: Vec<String>,
     /// Operators of domain `ai.convc` that could not be written out, by name, and why.
@@ -297,6 +301,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     engine.verify_after("rewriting")?;
     let outputs_after = terms_of_outputs(&engine);
     let values = terms_of_values(&engine);
+    let declined = declined::left(engine.declined, &engine.steps, &engine.terms);
     Ok(Rewritten {
         graph: engine.graph,
         terms: engine.terms,
@@ -307,6 +312,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
         steps: engine.steps,
         regions: work.reports,
         not_fired: engine.not_fired,
+        declined,
         ill_typed: work.ill_typed,
         kept,
     })
@@ -369,7 +375,9 @@ fn explore(
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
+    let originals = declined::originals(&runner.egraph, &saturated.before, &mut engine.terms);
     for (miss, at) in saturated.misses {
+        let at = at.or_else(|| originals.get(&runner.egraph.find(language::EView::id(miss.class))).copied());
         let origins = at.map_or_else(|| origins.clone(), |t| engine.terms.get(t).origins.iter().cloned().collect());
         engine.not_fired.insert(NotFired {
             rule: miss.rule.into(),
@@ -381,6 +389,8 @@ fn explore(
     let pricing = Pricing::new(options);
     let cost = |egraph: &EGraph, id: egg::Id, node: &Node| term_cost(egraph, id, node, &pricing);
     let Some(extracted) = extract::extract(&runner.egraph, &saturated.before, &cost) else { return Ok(None) };
+    let noted = &mut engine.declined;
+    declined::note(&mut runner.egraph, &saturated.offers, &originals, &engine.terms, &pricing, noted);
     let changed = extracted.cost < extracted.before && extracted.term != saturated.before;
     let mut report = RegionReport {
         region: number,

@@ -9,7 +9,6 @@ use super::{
     fold::FoldLimits,
     region,
     rule::{Phase, Rule},
-    rules,
 };
 use crate::ir::{Kind, NodeId, Value};
 
@@ -117,7 +116,7 @@ impl<'a> Work<'a> {
         if !engine.graph.nodes().into_iter().any(normalises) {
             return Ok(());
         }
-        let folding: Vec<&'static Rule> = self.exploring.iter().copied().filter(|r| rules::folds(r)).collect();
+        let folding: Vec<&'static Rule> = self.exploring.iter().copied().filter(|r| r.folds).collect();
         let mut trial = engine.clone();
         let before = (self.made, self.budget, self.reports.len(), self.ill_typed.len());
         self.explore_all(&mut trial, &folding, false)?;

@@ -118,6 +118,12 @@ pub struct Rule {
     pub pays: &'static str,
     /// When it is tried.
     pub phase: Phase,
+    /// Whether it folds what acts on each channel by itself into the convolution before or behind it. A model with
+    /// BatchNormalizations is also looked through, for what the rules of [`Phase::Recognise`] find, with these rules applied.
+    pub folds: bool,
+    /// Terms worth having in an e-graph beside those of the classes that are there, so that the rule finds what is equal to
+    /// them. They state nothing by themselves.
+    pub proposals: Option<fn(&dyn View, &[Class]) -> Vec<Expr>>,
     /// The operators at the root of the left side.
     pub roots: &'static [&'static str],
     /// Finds the rewrites of one application of a root operator.

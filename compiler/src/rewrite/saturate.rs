@@ -1,7 +1,7 @@
 //! Saturation of one region with the rules of a phase.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -43,8 +43,19 @@ pub(crate) struct Saturated {
     pub(crate) iterations: usize,
     /// Candidates that a condition kept from firing.
     pub(crate) misses: Vec<(Miss, Option<TermId>)>,
+    /// The first rewrite that each rule found at each class.
+    pub(crate) offers: Vec<Offer>,
     /// Right sides that did not type-check: defects of a rule.
     pub(crate) ill_typed: Vec<String>,
+}
+
+/// A rewrite that a rule found.
+#[derive(Debug, Clone)]
+pub(crate) struct Offer {
+    pub(crate) rule: &'static str,
+    pub(crate) class: Class,
+    pub(crate) lhs: Expr,
+    pub(crate) rhs: Expr,
 }
 
 #[derive(Debug, Clone)]
@@ -57,6 +68,8 @@ struct Hit {
 struct Shared {
     hits: Vec<Hit>,
     seen: BTreeSet<String>,
+    /// The first hit of each class.
+    first: BTreeMap<Class, usize>,
     misses: Vec<Miss>,
     ill_typed: Vec<String>,
 }
@@ -106,6 +119,8 @@ impl Searcher<Node, Analysis> for RuleSearcher {
                         }
                         let mut subst = Subst::default();
                         subst.insert(hit_var(), Id::from(shared.hits.len()));
+                        let hit = shared.hits.len();
+                        shared.first.entry(class).or_insert(hit);
                         shared.hits.push(Hit { lhs: m.lhs, rhs: m.rhs });
                         found.push(SearchMatches { eclass: id, substs: vec![subst], ast: None });
                     }
@@ -255,7 +270,9 @@ fn propose(egraph: &mut Graph, before: &RecExpr<Node>, rules: &[&'static Rule]) 
     let Some(ids) = egraph.lookup_expr_ids(before) else { return };
     let view = EView(egraph);
     let classes: Vec<Class> = ids.into_iter().map(|id| view.class(id)).collect();
-    for e in super::rules::proposals(rules, &view, &classes) {
+    let proposals = rules.iter().filter_map(|r| r.proposals);
+    let proposed: Vec<Expr> = proposals.flat_map(|propose| propose(&view, &classes)).collect();
+    for e in proposed {
         if type_of(egraph, &e).is_some() {
             let mut subst = Subst::default();
             let ast = pattern(egraph, &e, &mut subst);
@@ -313,13 +330,18 @@ pub(crate) fn saturate(
     };
     let mut misses = Vec::new();
     let mut ill_typed = Vec::new();
-    for s in &shared {
+    let mut offers = Vec::new();
+    for (rule, s) in rules.iter().zip(&shared) {
         let mut s = lock(s);
+        offers.extend(s.first.iter().filter_map(|(class, hit)| {
+            let Hit { lhs, rhs } = s.hits.get(*hit)?.clone();
+            Some(Offer { rule: rule.name, class: *class, lhs, rhs })
+        }));
         for miss in std::mem::take(&mut s.misses) {
             let at = term_of(miss.class);
             misses.push((miss, at));
         }
         ill_typed.append(&mut s.ill_typed);
     }
-    Saturated { iterations: runner.iterations.len(), stop: stop.to_owned(), before, misses, ill_typed, runner }
+    Saturated { iterations: runner.iterations.len(), stop: stop.to_owned(), before, misses, offers, ill_typed, runner }
 }

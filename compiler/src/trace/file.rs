@@ -75,6 +75,7 @@ impl Trace {
         self.steps.iter().try_for_each(|s| line(Line::Step(s.clone())))?;
         self.regions.iter().try_for_each(|r| line(Line::Region(r.clone())))?;
         self.not_fired.iter().try_for_each(|n| line(Line::NotFired(n.clone())))?;
+        self.declined.iter().try_for_each(|d| line(Line::Declined(d.clone())))?;
         self.outputs.iter().try_for_each(|o| line(Line::Output(o.clone())))?;
         line(Line::End(self.end()))
     }
@@ -184,6 +185,7 @@ impl Trace {
                 self.regions.push(r);
             }
             Line::NotFired(n) => self.not_fired.push(n),
+            Line::Declined(d) => self.declined.push(d),
             Line::Output(o) => {
                 known(&o.before)?;
                 known(&o.after)?;

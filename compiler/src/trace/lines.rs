@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::rewrite::{keys::ConstantKey, magnitude::largest_of};
 
 /// The schema that this version writes and reads.
-pub const SCHEMA: &str = "convc.trace/1";
+pub const SCHEMA: &str = "convc.trace/2";
 
 /// Constants of at most this many elements are stored with their elements, larger ones by their hash.
 pub const STORED_ELEMENTS: usize = 4096;
@@ -30,6 +30,8 @@ pub struct Trace {
     pub regions: Vec<RegionLine>,
     /// Candidates that did not fire.
     pub not_fired: Vec<NotFiredLine>,
+    /// Rewrites that cost decided against.
+    pub declined: Vec<DeclinedLine>,
     /// The outputs.
     pub outputs: Vec<OutputLine>,
 }
@@ -45,6 +47,7 @@ pub(crate) enum Line {
     Step(StepLine),
     Region(RegionLine),
     NotFired(NotFiredLine),
+    Declined(DeclinedLine),
     Output(OutputLine),
     End(EndLine),
 }
@@ -279,6 +282,19 @@ pub struct NotFiredLine {
     pub origins: Vec<String>,
 }
 
+/// A rewrite that was found and that cost decided against.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeclinedLine {
+    /// The rule.
+    pub rule: String,
+    /// What the operators of its left side cost, in the profile's unit.
+    pub before: f64,
+    /// What those of its right side would cost.
+    pub after: f64,
+    /// The nodes of the file read that it was about.
+    pub origins: Vec<String>,
+}
+
 /// An output of the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutputLine {
@@ -305,6 +321,8 @@ pub struct EndLine {
     pub regions: usize,
     /// Candidates that did not fire.
     pub not_fired: usize,
+    /// Rewrites that cost decided against.
+    pub declined: usize,
     /// Outputs.
     pub outputs: usize,
 }
@@ -330,6 +348,7 @@ impl Trace {
             steps: self.steps.len(),
             regions: self.regions.len(),
             not_fired: self.not_fired.len(),
+            declined: self.declined.len(),
             outputs: self.outputs.len(),
         }
     }

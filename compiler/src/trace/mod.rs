@@ -14,6 +14,7 @@ pub mod replay;
 pub mod show;
 mod table;
 pub mod walk;
+pub mod why_not;
 mod written;
 
 pub use dot::dot;

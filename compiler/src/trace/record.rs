@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lines::{
-    AttributeLine, ConstantLine, HeaderLine, NodeLine, NotFiredLine, OutputLine, RegionLine, RuleLine, SCHEMA,
-    STORED_ELEMENTS, Side, StepLine, TermLine, Trace, TypeLine, ValueLine,
+    AttributeLine, ConstantLine, DeclinedLine, HeaderLine, NodeLine, NotFiredLine, OutputLine, RegionLine, RuleLine,
+    SCHEMA, STORED_ELEMENTS, Side, StepLine, TermLine, Trace, TypeLine, ValueLine,
 };
 use crate::{
     ir::{Graph, Kind, NodeId, Value},
@@ -81,6 +81,16 @@ impl Trace {
                 condition: n.condition.clone(),
                 reason: n.reason.clone(),
                 origins: n.origins.iter().map(ToString::to_string).collect(),
+            })
+            .collect();
+        trace.declined = rewritten
+            .declined
+            .iter()
+            .map(|d| DeclinedLine {
+                rule: d.rule.clone(),
+                before: d.before,
+                after: d.after,
+                origins: d.origins.iter().map(ToString::to_string).collect(),
             })
             .collect();
         let ends = rewritten.outputs_before.iter().zip(&rewritten.outputs_after);

@@ -8,8 +8,6 @@ use super::{
     lines::{NotFiredLine, Side, StepLine, Trace},
     walk::{Found, Walk},
 };
-use crate::rewrite::rules;
-
 /// How many names a line lists before it counts the rest.
 const LISTED: usize = 4;
 
@@ -187,7 +185,7 @@ pub struct NotFiredRow {
 }
 
 impl NotFiredRow {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let at = listed(self.origins.iter().map(String::as_str), ", ");
         format!("{:<18} {}: {}  at {at}", self.rule, self.condition, self.reason)
     }
@@ -340,50 +338,5 @@ impl Explanation<'_> {
             })
         };
         json!({ "name": self.name, "back": self.back.as_ref().map(part), "forwards": self.forwards.as_ref().map(part) })
-    }
-}
-
-/// `trace why-not`: what kept a rule from firing, at a node of the file read or anywhere.
-///
-/// # Errors
-/// If there is no such rule or node.
-pub fn why_not(trace: &Trace, rule: &str, node: Option<&str>) -> Result<Vec<NotFiredRow>, Unknown> {
-    let known: BTreeSet<&str> =
-        rules::all().iter().map(|r| r.name).chain(trace.header.rules.iter().map(|r| &*r.name)).collect();
-    if !known.contains(rule) {
-        let known = known.into_iter().map(str::to_owned).collect();
-        return Err(Unknown { what: "rule", name: rule.into(), known });
-    }
-    if let Some(node) = node {
-        let nodes: BTreeSet<&String> = trace
-            .nodes
-            .iter()
-            .filter(|n| n.side == Side::Read)
-            .map(|n| &n.name)
-            .chain(trace.not_fired.iter().flat_map(|n| &n.origins))
-            .collect();
-        if !nodes.contains(&node.to_owned()) {
-            let known = nodes.into_iter().cloned().collect();
-            return Err(Unknown { what: "node", name: node.into(), known });
-        }
-    }
-    let wanted = |n: &&NotFiredLine| n.rule == rule && node.is_none_or(|name| n.origins.iter().any(|o| o == name));
-    Ok(not_fired_rows(&trace.not_fired.iter().filter(wanted).collect::<Vec<_>>()))
-}
-
-/// `trace why-not` as text.
-#[must_use]
-pub fn why_not_text(trace: &Trace, rule: &str, node: Option<&str>, rows: &[NotFiredRow]) -> String {
-    if !rows.is_empty() {
-        return rows.iter().map(|r| format!("{:>6}  {}\n", r.count, r.text())).collect();
-    }
-    let at = node.map(|n| format!(" at {n:?}")).unwrap_or_default();
-    let used = trace.steps.iter().filter(|s| s.rule == rule).count();
-    if trace.rule(rule).is_none() {
-        format!("{rule} was not tried: --fp, --only or --skip left it out\n")
-    } else if used > 0 {
-        format!("nothing kept {rule} from firing{at}; {used} steps use it\n")
-    } else {
-        format!("{rule} found no candidate{at}, or cost decided against it\n")
     }
 }

@@ -71,7 +71,8 @@ pub fn conv_of_permuted(rng: &mut Rng) -> String {
 pub fn permuted_conv(rng: &mut Rng) -> String {
     let (c, o) = (rng.range(1, 3), rng.pick(&[2, 4, 6]));
     let x = map(rng, c);
-    let mut s = Shape::random(rng, o, 1, x.spatial());
+    let groups = if rng.chance(30) { rng.pick(&[1, c]) } else { 1 };
+    let mut s = Shape::random(rng, o, if o % groups == 0 { groups } else { 1 }, x.spatial());
     for a in 0..x.spatial() {
         s.strides[a] = 1;
         s.begin[a] = 0;

@@ -27,14 +27,14 @@ pub fn casts(rng: &mut Rng) -> String {
     t.finish(&y)
 }
 
-/// One Relu or two.
+/// The operator `op` of one operand, once or twice.
 #[must_use]
-pub fn relus(rng: &mut Rng) -> String {
+pub fn twice(rng: &mut Rng, op: &str) -> String {
     let dtype = rng.pick(&["f32", "f64", "i32"]);
     let mut t = Text::new(rng, dtype);
     let (x, _) = tensor(rng, &mut t, 0);
-    let inner = t.op(rng.pick(&["Relu", "Relu", "Identity"]), &[&x], "");
-    let y = t.op("Relu", &[&inner], "");
+    let inner = t.op(rng.pick(&[op, op, "Identity"]), &[&x], "");
+    let y = t.op(op, &[&inner], "");
     t.finish(&y)
 }
 

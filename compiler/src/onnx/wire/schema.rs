@@ -21,7 +21,7 @@ pub(super) struct Field {
     pub(super) data: Data,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Label {
     One,
     Many,
@@ -230,3 +230,97 @@ pub(super) static FUNCTION: Schema = schema(&[
     one(13, "overload", Data::String),
     many(14, "metadata_props", Data::Message(&STRING_ENTRY)),
 ]);
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::PathBuf, process::Command};
+
+    use super::*;
+
+    /// A message of `onnx.proto`: for each number the name, the label and the type of the field, and of which message it is.
+    type Message = BTreeMap<u32, (String, Label, &'static str, String)>;
+
+    /// The messages that the crate onnx-protobuf was generated from, by their full names. It ships the file.
+    fn shipped() -> BTreeMap<String, Message> {
+        let cargo = |arguments: &[&str]| {
+            let run = Command::new(env!("CARGO")).args(arguments).output().unwrap();
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+            String::from_utf8(run.stdout).unwrap()
+        };
+        // Only the packages of this platform are sure to have been fetched.
+        let version = cargo(&["-vV"]);
+        let host = version.lines().find_map(|l| l.strip_prefix("host: ")).unwrap();
+        let text = cargo(&["metadata", "--format-version", "1", "--offline", "--filter-platform", host]);
+        let metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut packages = metadata["packages"].as_array().unwrap().iter();
+        let package = packages.find(|p| p["name"] == "onnx-protobuf").unwrap();
+        let folder = PathBuf::from(package["manifest_path"].as_str().unwrap()).with_file_name("protos");
+        let set = protox::compile([folder.join("onnx.proto")], [folder]).unwrap();
+
+        let mut out = BTreeMap::new();
+        for file in set.file {
+            let package = format!(".{}", file.package());
+            let mut todo: Vec<_> = file.message_type.into_iter().map(|m| (package.clone(), m)).collect();
+            while let Some((outer, message)) = todo.pop() {
+                let name = format!("{outer}.{}", message.name());
+                let fields = message.field.iter().map(|f| {
+                    let ty = f.r#type().as_str_name();
+                    let label = match f.label().as_str_name() {
+                        "LABEL_REPEATED" => Label::Many,
+                        _ if f.oneof_index.is_some() && ty == "TYPE_MESSAGE" => Label::Choice,
+                        _ => Label::One,
+                    };
+                    let number = u32::try_from(f.number()).unwrap();
+                    (number, (f.name().to_owned(), label, ty, f.type_name().to_owned()))
+                });
+                out.insert(name.clone(), fields.collect());
+                todo.extend(message.nested_type.into_iter().map(|m| (name.clone(), m)));
+            }
+        }
+        out
+    }
+
+    /// Whether the schema reads a field as its type is encoded.
+    fn fits(data: Data, ty: &str) -> bool {
+        match data {
+            Data::Message(_) => ty == "TYPE_MESSAGE",
+            Data::String => ty == "TYPE_STRING",
+            Data::Bytes | Data::Raw => ty == "TYPE_BYTES",
+            Data::Int32 => ["TYPE_INT32", "TYPE_ENUM"].contains(&ty),
+            Data::Int64 => ["TYPE_INT64", "TYPE_UINT64"].contains(&ty),
+            Data::Fixed32 => ty == "TYPE_FLOAT",
+            Data::Fixed64 => ty == "TYPE_DOUBLE",
+        }
+    }
+
+    #[test]
+    fn agrees_with_what_the_parser_was_generated_from() {
+        let messages = shipped();
+        let mut wrong = Vec::new();
+        let mut seen: BTreeMap<String, *const Schema> = BTreeMap::new();
+        let mut todo: Vec<(String, &'static Schema)> = vec![(".onnx.ModelProto".to_owned(), &MODEL)];
+        while let Some((name, schema)) = todo.pop() {
+            if let Some(before) = seen.insert(name.clone(), std::ptr::from_ref(schema)) {
+                assert!(std::ptr::eq(before, schema), "{name} has two schemas");
+                continue;
+            }
+            let message = &messages[&name];
+            let missing = message.iter().filter(|(number, _)| !schema.fields.iter().any(|f| f.number == **number));
+            wrong.extend(missing.map(|(number, field)| format!("{name}: {number} {field:?} is not in the schema")));
+            for f in schema.fields {
+                let Some((field, label, ty, of)) = message.get(&f.number) else {
+                    wrong.push(format!("{name} has no field {} {}", f.number, f.name));
+                    continue;
+                };
+                if f.name != field || f.label != *label || !fits(f.data, ty) {
+                    wrong.push(format!("{name}: {} {} is {:?}", f.number, f.name, message[&f.number]));
+                } else if let Data::Message(inner) = f.data {
+                    todo.push((of.clone(), inner));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let unread: Vec<&String> = messages.keys().filter(|m| !seen.contains_key(*m)).collect();
+        assert!(unread.is_empty(), "no field of a model is one of these, or the schema does not know it: {unread:?}");
+    }
+}

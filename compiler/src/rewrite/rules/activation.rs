@@ -327,6 +327,8 @@ pub const HARD_SWISH: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map for four",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         recognise(cx, class, app, |g| match g.curve {
@@ -354,6 +356,8 @@ pub const SWISH: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map for two",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         recognise(cx, class, app, |g| match g.curve {
@@ -380,6 +384,8 @@ pub const MISH: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map for three",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         recognise(cx, class, app, |g| match g.curve {
@@ -404,6 +410,8 @@ pub const GELU: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map for five, or nine",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         recognise(cx, class, app, |g| {
@@ -433,6 +441,8 @@ pub const HARD_SIGMOID: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map for three",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Clip", "Mul", "Div"],
     search: |cx, class, app| {
         let view = cx.view;

@@ -97,6 +97,8 @@ pub const BN_AS_CONV: Rule = Rule {
     types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
     phase: Phase::Explore,
+    folds: true,
+    proposals: None,
     roots: &["BatchNormalization"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -226,6 +228,8 @@ pub const SCALE_AS_CONV: Rule = Rule {
     types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
     phase: Phase::Explore,
+    folds: true,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, _, app| {
         let kind = binary_kind(app);
@@ -263,6 +267,8 @@ pub const SHIFT_AS_CONV: Rule = Rule {
     types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
     phase: Phase::Explore,
+    folds: true,
+    proposals: None,
     roots: &["Add", "Sub"],
     search: |cx, _, app| {
         let kind = binary_kind(app);

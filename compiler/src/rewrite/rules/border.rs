@@ -114,6 +114,8 @@ pub const BORDER_OF_BIAS: Rule = Rule {
     types: Types::FLOATS,
     pays: "assignments disappear, and the padding becomes a convolution's own",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["ScatterND", "Transpose", "Where"],
     search: |cx, _, app| {
         let Some((frame, value, pads)) = filled(cx, app) else { return };
@@ -155,6 +157,8 @@ pub const BORDER_FILL: Rule = Rule {
     types: Types::FLOATS,
     pays: "the padding and the shifts become convolutions' own",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["ScatterND", "Transpose", "Where", "Concat"],
     search: |cx, _, app| {
         let Some((frame, value, pads)) = filled(cx, app) else { return };
@@ -197,6 +201,8 @@ pub const BORDER_MAP: Rule = Rule {
     types: Types::FLOATS,
     pays: "the padding and the shifts become convolutions' own",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Add"],
     search: |cx, class, app| {
         let view = cx.view;

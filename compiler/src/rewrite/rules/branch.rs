@@ -49,6 +49,8 @@ pub const BRANCH_ADD: Rule = Rule {
     types: Types::FLOATS,
     pays: "one convolution and no addition",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Add", "Sub"],
     search: |cx, class, app| {
         let view = cx.view;

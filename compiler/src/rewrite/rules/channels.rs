@@ -50,6 +50,8 @@ pub const SLICE_OUT: Rule = Rule {
     types: Types::FLOATS,
     pays: "channels that nobody reads are not computed",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Slice"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -115,6 +117,8 @@ pub const SLICE_IN: Rule = Rule {
     types: Types::FLOATS,
     pays: "no copy of the slice, and convolutions of slices of one map can be added up",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -172,6 +176,8 @@ pub const MAP_SLICE: Rule = Rule {
     types: Types::NUMBERS,
     pays: "one activation serves all slices",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: MAPS,
     search: |cx, _, app| {
         let view = cx.view;
@@ -197,6 +203,8 @@ pub const SLICE_MAP: Rule = Rule {
     types: Types::NUMBERS,
     pays: "the slice reaches the convolution behind an activation",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Slice"],
     search: |cx, _, app| {
         let view = cx.view;

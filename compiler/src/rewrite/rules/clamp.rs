@@ -88,6 +88,8 @@ pub const CLIP_CLIP: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Relu", "Clip"],
     search: |cx, _, app| {
         let (Some(y), view) = (app.operand(0), cx.view) else { return };
@@ -128,6 +130,8 @@ pub const MAX_AS_CLIP: Rule = Rule {
     types: Types::FLOATS,
     pays: "bounds join their neighbours, and the convolution before them",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Max", "Min"],
     search: |cx, class, app| {
         let (Op::Variadic(Variadic { kind }), [Some(a), Some(b)], view) = (app.op, &app.operands[..], cx.view) else {
@@ -170,6 +174,8 @@ pub const RELU_NONNEGATIVE: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Relu", "Clip"],
     search: |cx, _, app| {
         let (Some(x), view) = (app.operand(0), cx.view) else { return };

@@ -107,6 +107,8 @@ pub const CONV_COMPOSE: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
+    folds: true,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let view = cx.view;

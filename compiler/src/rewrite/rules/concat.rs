@@ -80,6 +80,8 @@ pub const CAT_OUT: Rule = Rule {
     types: Types::FLOATS,
     pays: "one convolution, and no copy",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -135,6 +137,8 @@ pub const CONCAT_MAP: Rule = Rule {
     types: Types::NUMBERS,
     pays: "the convolutions behind the activations meet",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -181,6 +185,8 @@ pub const CAT_GROUP: Rule = Rule {
     types: Types::FLOATS,
     pays: "one convolution instead of several",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -239,6 +245,8 @@ pub const CAT_IN_SPLIT: Rule = Rule {
     types: Types::FLOATS,
     pays: "a part that is a convolution itself folds",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -297,6 +305,8 @@ pub const JOIN_SLICES: Rule = Rule {
     types: Types::ALL,
     pays: "nothing is copied",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, _, app| {
         let view = cx.view;

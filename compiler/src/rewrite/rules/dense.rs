@@ -96,6 +96,8 @@ pub const BN_INTO_PRODUCT: Rule = Rule {
     types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["BatchNormalization"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -141,6 +143,8 @@ pub const BN_BEFORE_PRODUCT: Rule = Rule {
     types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Gemm", "MatMul"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -204,6 +208,8 @@ pub const PRODUCT_ADD: Rule = Rule {
     types: Types::FLOATS,
     pays: "one product and no addition",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Add", "Sub"],
     search: |cx, _, app| {
         let view = cx.view;

@@ -53,6 +53,8 @@ pub const FILL_AS_SCALAR: Rule = Rule {
     types: Types::NUMBERS,
     pays: "the fill and the arithmetic of its shape disappear",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"],
     search: |cx, class, app| {
         if app.operands.len() != 2 {

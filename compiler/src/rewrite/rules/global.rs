@@ -1,13 +1,13 @@
 //! Means over positions: what is the same everywhere goes behind them.
 
 use convc_runtime::{
-    Op,
+    Dim, Op,
     ops::{binary::BinaryKind, global_pool::GlobalPoolKind, reduce::ReduceKind},
 };
 
 use super::{compose::convs_in, read::axes::listed, transposed::is_pointwise};
 use crate::rewrite::{
-    rule::{Exactness, Phase, Rule},
+    rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
     view::{App, Class, Expr, View},
 };
@@ -24,11 +24,24 @@ fn averaged(view: &dyn View, app: &App<'_>) -> Option<Vec<usize>> {
     }
 }
 
+const SAME_ALONG: Condition =
+    Condition { name: "one-along-axes", text: "the other operand has one element along every axis that is averaged" };
+
 /// Whether a class has one element along each of these axes of a tensor of this rank.
-fn is_same_along(view: &dyn View, class: Class, axes: &[usize], rank: usize) -> bool {
-    let Some(fact) = view.fact(class) else { return false };
-    let missing = rank.saturating_sub(fact.rank());
-    fact.rank() <= rank && axes.iter().all(|&a| a < missing || fact.shape[a - missing].as_fixed() == Some(1))
+fn is_same_along(view: &dyn View, class: Class, axes: &[usize], rank: usize) -> Verdict {
+    let Some(fact) = view.fact(class) else { return Verdict::Unknown("the other operand's shape is not known".into()) };
+    let Some(missing) = rank.checked_sub(fact.rank()) else {
+        return Verdict::Fails(format!("the other operand is {fact}, the map has {rank} axes"));
+    };
+    let one = Dim::from(1);
+    let sizes = axes.iter().filter_map(|a| fact.shape.get(a.checked_sub(missing)?));
+    let answers: Vec<Option<bool>> = sizes.map(|size| size.equals(&one)).collect();
+    let answer = if answers.contains(&Some(false)) {
+        Some(false)
+    } else {
+        answers.iter().all(|a| *a == Some(true)).then_some(true)
+    };
+    Verdict::from_answer(answer, || format!("the other operand is {fact}, the mean is over axes {axes:?}"))
 }
 
 /// `mean(conv1x1(x, w, b))  =>  conv1x1(mean(x), w, b)`, over positions
@@ -45,6 +58,8 @@ pub const MEAN_BEFORE_POINTWISE: Rule = Rule {
     types: Types::FLOATS,
     pays: "the convolution works on one position",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["GlobalAveragePool", "ReduceMean"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -70,11 +85,13 @@ pub const MEAN_BEFORE_POINTWISE: Rule = Rule {
 pub const MEAN_OF_SCALED: Rule = Rule {
     name: "mean-of-scaled",
     equation: "mean(x * a) => mean(x) * a; and so for x + a, x - a, a - x",
-    conditions: &[],
+    conditions: &[SAME_ALONG],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one pass over the map disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["GlobalAveragePool", "ReduceMean"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -86,7 +103,11 @@ pub const MEAN_OF_SCALED: Rule = Rule {
                 // A quotient by 0 is infinite of one sign for each element.
                 let linear = matches!(b.kind, BinaryKind::Add | BinaryKind::Sub | BinaryKind::Mul);
                 let whole = view.fact(x).map(convc_runtime::Fact::rank) == Some(rank);
-                if linear && whole && !view.is_constant(x) && is_same_along(view, a, &axes, rank) {
+                if !linear || !whole || view.is_constant(x) {
+                    continue;
+                }
+                cx.begin();
+                if cx.require(SAME_ALONG.name, is_same_along(view, a, &axes, rank)) {
                     let mean = Expr::of(app).with_operand(0, x.into());
                     let lhs = Expr::of(app).with_operand(0, Expr::of(&inner));
                     cx.rewrite(lhs, Expr::of(&inner).with_operand(place, mean));

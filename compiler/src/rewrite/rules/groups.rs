@@ -35,6 +35,8 @@ pub const GROUP_DENSE: Rule = Rule {
     types: Types::FLOATS,
     pays: "a fraction of the work",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;

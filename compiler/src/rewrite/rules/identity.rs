@@ -33,6 +33,8 @@ pub const IDENTITY: Rule = Rule {
     types: Types::ALL,
     pays: "an operator disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Identity"],
     search: |cx, _, app| {
         if let Some(x) = app.operand(0) {
@@ -67,6 +69,8 @@ pub const ADD_ZERO: Rule = Rule {
     types: Types::NUMBERS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Add", "Sub"],
     search: |cx, class, app| {
         let both = matches!(app.op, Op::Binary(b) if b.kind == BinaryKind::Add);
@@ -89,6 +93,8 @@ pub const MUL_ONE: Rule = Rule {
     types: Types::NUMBERS,
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         let both = matches!(app.op, Op::Binary(b) if b.kind == BinaryKind::Mul);
@@ -124,6 +130,8 @@ pub const CAST_SAME: Rule = Rule {
     types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Cast"],
     search: |cx, class, app| {
         let Some(x) = app.operand(0) else { return };
@@ -147,6 +155,8 @@ pub const RELU_RELU: Rule = Rule {
     types: Types::FLOATS.and(Types::SIGNED),
     pays: "one pass over the map disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Relu"],
     search: |cx, _, app| {
         let Some(x) = app.operand(0) else { return };
@@ -169,6 +179,8 @@ pub const CONCAT_ONE: Rule = Rule {
     types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, _, app| {
         if let [Some(x)] = app.operands.as_slice() {

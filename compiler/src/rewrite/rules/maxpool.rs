@@ -74,6 +74,8 @@ pub const PAD_INTO_MAXPOOL: Rule = Rule {
     types: Types::FLOATS,
     pays: "a copy of the map disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["MaxPool"],
     search: |cx, _, app| {
         let Some(pool) = pool_at(app).filter(|p| !p.ceil_mode) else { return };
@@ -140,6 +142,8 @@ pub const ACTIVATION_BEFORE_MAXPOOL: Rule = Rule {
     types: Types::FLOATS,
     pays: "the activation becomes part of the convolution",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Relu", "Clip"],
     search: |cx, _, app| {
         let (Some(y), view) = (app.operand(0), cx.view) else { return };
@@ -204,6 +208,8 @@ pub const MAXPOOL_MAXPOOL: Rule = Rule {
     types: Types::FLOATS.and(Types::of(&[DType::I8, DType::U8])),
     pays: "one pass over the map less, or a large window is made of smaller ones",
     phase: Phase::Explore,
+    folds: false,
+    proposals: Some(proposals),
     roots: &["MaxPool"],
     search: |cx, _, app| {
         let (Some(second), Some(y), view) = (pool_at(app), app.operand(0), cx.view) else { return };
@@ -250,7 +256,7 @@ pub const MAXPOOL_MAXPOOL: Rule = Rule {
 
 /// Left sides of [`MAXPOOL_MAXPOOL`] for the pools among `classes` of one map: each as a pool of every smaller one.
 #[must_use]
-pub fn proposals(view: &dyn View, classes: &[Class]) -> Vec<Expr> {
+fn proposals(view: &dyn View, classes: &[Class]) -> Vec<Expr> {
     let mut pools: Vec<(Class, Class, MaxPool)> = Vec::new();
     for &class in classes {
         let of = |app: &App<'_>| Some((app.operand(0)?, class, pool_at(app).filter(|p| !p.ceil_mode)?.clone()));

@@ -35,10 +35,7 @@ pub mod systems;
 pub mod transposed;
 pub mod weights;
 
-use super::{
-    rule::Rule,
-    view::{Class, Expr, View},
-};
+use super::rule::Rule;
 
 /// Every rule, in the order in which they are tried.
 #[must_use]
@@ -80,21 +77,6 @@ pub fn all() -> Vec<&'static Rule> {
     .concat()
     .into_iter()
     .collect()
-}
-
-/// Terms worth having in an e-graph beside those that are there, for rules that find what is equal to them. They state
-/// nothing by themselves.
-#[must_use]
-pub fn proposals(rules: &[&Rule], view: &dyn View, classes: &[Class]) -> Vec<Expr> {
-    let of = |rule: &Rule| rules.iter().any(|r| r.name == rule.name);
-    let siblings = if of(&sibling::H_MERGE) { sibling::proposals(view, classes) } else { Vec::new() };
-    let pools = if of(&maxpool::MAXPOOL_MAXPOOL) { maxpool::proposals(view, classes) } else { Vec::new() };
-    [siblings, pools].concat()
-}
-
-/// Whether a rule folds what acts on each channel by itself into the convolution before or behind it.
-pub(super) fn folds(rule: &Rule) -> bool {
-    affine::RULES.iter().chain(compose::RULES).any(|r| r.name == rule.name)
 }
 
 /// The rule with this name.

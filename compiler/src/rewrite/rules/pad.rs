@@ -64,6 +64,8 @@ pub const PAD_INTO_CONV: Rule = Rule {
     types: Types::FLOATS,
     pays: "a copy of the map disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let Op::Conv(conv) = app.op else { return };
@@ -142,6 +144,8 @@ pub const PAD_PAD: Rule = Rule {
     types: Types::ALL,
     pays: "a copy of the map disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Pad"],
     search: |cx, _, app| {
         let (Op::Pad(outer), Some(y), view) = (app.op, app.operand(0), cx.view) else { return };

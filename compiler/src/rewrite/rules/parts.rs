@@ -33,6 +33,8 @@ pub const SLICE_OF_CONCAT: Rule = Rule {
     types: Types::ALL,
     pays: "only what is kept is copied and computed",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Slice"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -102,6 +104,8 @@ pub const CONCAT_OF_CONCAT: Rule = Rule {
     types: Types::ALL,
     pays: "a copy less",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, class, app| {
         let view = cx.view;

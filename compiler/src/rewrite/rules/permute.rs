@@ -155,6 +155,8 @@ pub const PERM_FOLD: Rule = Rule {
     types: Types::FLOATS,
     pays: "the map is not copied",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -184,26 +186,47 @@ pub const PERM_FOLD: Rule = Rule {
     },
 };
 
+const WITHIN_GROUPS: Condition = Condition {
+    name: "within-groups",
+    text: "each output channel comes from a group of the convolution that reads the same input channels as the one it goes to",
+};
+
 /// `pick(conv(x, w, b), p)  =>  conv(x, w[p], b[p])`
 ///
-/// Sound bit for bit: an output channel depends on its own row of the kernel.
-/// Requires: a constant kernel of one group.
+/// Sound bit for bit: an output channel depends on its own row of the kernel and on the inputs of its group.
+/// Requires: a constant kernel.
+/// Not sound for: channels that change their group.
 /// Exactness: bitwise.
 /// Pays: the map is not copied.
 pub const PERM_OUT: Rule = Rule {
     name: "perm-out",
     equation: "pick(conv(x, w, b), p) => conv(x, w[p], b[p])",
-    conditions: &[],
+    conditions: &[WITHIN_GROUPS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
     pays: "the map is not copied",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Gather", "Reshape", "Concat"],
     search: |cx, class, app| {
         let view = cx.view;
         let Some(p) = picked(view, app) else { return };
         for conv in convs_in(view, p.x) {
-            if conv.op.group != 1 || p.x == class {
+            if p.x == class {
+                continue;
+            }
+            cx.begin();
+            let per_group = (conv.kernel.outputs / conv.op.group.max(1)).max(1);
+            let moved = (0..).zip(&p.from).find(|(to, from)| to / per_group != **from / per_group);
+            let verdict = match moved {
+                None => Verdict::Holds,
+                Some((to, from)) => Verdict::Fails(format!(
+                    "channel {to} comes from channel {from}, and each of {} groups has {per_group}",
+                    conv.op.group
+                )),
+            };
+            if !cx.require(WITHIN_GROUPS.name, verdict) {
                 continue;
             }
             let w = gather(conv.kernel.weights.clone(), 0, &p.from);
@@ -228,6 +251,8 @@ pub const PERM_MAP: Rule = Rule {
     types: Types::NUMBERS,
     pays: "the permutation reaches the convolution behind an activation",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Gather", "Reshape", "Concat"],
     search: |cx, class, app| {
         let view = cx.view;

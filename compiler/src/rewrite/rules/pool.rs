@@ -55,6 +55,8 @@ pub const AVGPOOL_AS_CONV: Rule = Rule {
     types: Types::FLOATS,
     pays: "a convolution merges with parallel and subsequent ones",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["AveragePool"],
     search: |cx, _, app| {
         let Op::AveragePool(pool) = app.op else { return };

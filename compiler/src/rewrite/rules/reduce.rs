@@ -56,6 +56,8 @@ pub const REDUCE_REDUCE: Rule = Rule {
     types: Types::FLOATS,
     pays: "a pass over the intermediate result disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: ReduceKind::TEXTS,
     search: |cx, _, app| {
         let (Op::Reduce(outer), Some(y), view) = (app.op, app.operand(0), cx.view) else { return };

@@ -87,6 +87,8 @@ pub const POOL_BEFORE_POINTWISE: Rule = Rule {
     types: Types::FLOATS,
     pays: "the convolution works at the lower resolution",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["AveragePool"],
     search: |cx, _, app| {
         let (view, Some((pool, y))) = (cx.view, average_at(app)) else { return };
@@ -118,6 +120,8 @@ pub const POINTWISE_BEFORE_POOL: Rule = Rule {
     types: Types::FLOATS,
     pays: "fewer channels are pooled",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -196,6 +200,8 @@ pub const POINTWISE_BEFORE_RESIZE: Rule = Rule {
     types: Types::FLOATS,
     pays: "the convolution works at the lower resolution",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;

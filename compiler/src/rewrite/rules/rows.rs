@@ -39,6 +39,8 @@ pub const BN_INTO_ROWS: Rule = Rule {
     types: Types::FLOATS,
     pays: "a BatchNormalization becomes the addition that a bias is",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["BatchNormalization"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -132,6 +134,8 @@ pub const SCALE_BEFORE_ROWS: Rule = Rule {
     types: Types::FLOATS,
     pays: "a pass over the map disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["MatMul", "Add"],
     search: |cx, _, app| {
         let view = cx.view;

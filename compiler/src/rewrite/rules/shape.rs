@@ -41,6 +41,8 @@ pub const VIEW_SAME: Rule = Rule {
     types: Types::ALL,
     pays: "an operator disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"],
     search: |cx, class, app| {
         if let Some(x) = app.operand(0)
@@ -103,6 +105,8 @@ pub const STATIC_RESHAPE: Rule = Rule {
     types: Types::ALL,
     pays: "the arithmetic that computes the shape disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Reshape"],
     search: |cx, class, app| {
         let (Some(x), Some(shape)) = (app.operand(0), app.operand(1)) else { return };
@@ -129,6 +133,8 @@ pub const VIEW_VIEW: Rule = Rule {
     types: Types::ALL,
     pays: "an operator disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: VIEWS,
     search: |cx, class, app| {
         let Some(y) = app.operand(0) else { return };
@@ -157,6 +163,8 @@ pub const TRANSPOSE_SAME: Rule = Rule {
     types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Transpose"],
     search: |cx, _, app| {
         let Op::Transpose(t) = app.op else { return };
@@ -180,6 +188,8 @@ pub const TRANSPOSE_TRANSPOSE: Rule = Rule {
     types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Transpose"],
     search: |cx, _, app| {
         let (Op::Transpose(outer), Some(y)) = (app.op, app.operand(0)) else { return };
@@ -214,6 +224,8 @@ pub const TRANSPOSE_AS_VIEW: Rule = Rule {
     types: Types::ALL,
     pays: "a copy becomes a view",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Transpose"],
     search: |cx, class, app| {
         let (Op::Transpose(t), Some(x)) = (app.op, app.operand(0)) else { return };
@@ -255,6 +267,8 @@ pub const SLICE_ALL: Rule = Rule {
     types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Slice"],
     search: |cx, class, app| {
         let Some(x) = app.operand(0) else { return };
@@ -287,6 +301,8 @@ pub const GATHER_AS_VIEW: Rule = Rule {
     types: Types::ALL,
     pays: "a copy becomes a view",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Gather"],
     search: |cx, class, app| {
         let (Op::Gather(g), Some(x), Some(i)) = (app.op, app.operand(0), app.operand(1)) else { return };
@@ -327,6 +343,8 @@ pub const PAD_NONE: Rule = Rule {
     types: Types::ALL,
     pays: "a copy disappears",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Pad"],
     search: |cx, _, app| {
         let (Some(x), Op::Pad(_)) = (app.operand(0), app.op) else { return };

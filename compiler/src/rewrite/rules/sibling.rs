@@ -35,6 +35,8 @@ pub const H_MERGE: Rule = Rule {
     types: Types::FLOATS,
     pays: "the input of several convolutions is read once",
     phase: Phase::Explore,
+    folds: false,
+    proposals: Some(proposals),
     roots: &["Slice"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -98,7 +100,7 @@ fn parts(view: &dyn View, class: Option<Class>) -> Option<(Expr, Vec<Class>)> {
 /// Left sides of [`H_MERGE`] for the convolutions among `classes` that read one input through windows of one kind: a slice
 /// for each of them, of one convolution with all their outputs.
 #[must_use]
-pub fn proposals(view: &dyn View, classes: &[Class]) -> Vec<Expr> {
+fn proposals(view: &dyn View, classes: &[Class]) -> Vec<Expr> {
     let mut groups: Vec<(Class, Conv, Vec<ConvAt<'_>>)> = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for class in classes.iter().filter(|c| seen.insert(**c)) {

@@ -64,6 +64,8 @@ pub const STRIDE_SLICE: Rule = Rule {
     types: Types::FLOATS,
     pays: "outputs that nobody reads are not computed",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Slice"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -138,6 +140,8 @@ pub const STRIDE_IN: Rule = Rule {
     types: Types::FLOATS,
     pays: "no copy of the slice",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -218,6 +222,8 @@ pub const TAP_CROP: Rule = Rule {
     types: Types::FLOATS,
     pays: "no work on padding",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -280,6 +286,9 @@ fn reading(conv: &ConvAt<'_>, a: usize, size: i64) -> Option<(i64, i64)> {
     Some((taps.clone().find(|t| reads(*t))?, taps.rev().find(|t| reads(*t))?))
 }
 
+const UNDILATED: Condition =
+    Condition { name: "undilated", text: "the kernel is not dilated, or has one tap along the axes where it is" };
+
 /// `conv(space_to_depth_b(x), w; s, p)  =>  conv(x, depth_to_space_b(w); b s, b p)`
 ///
 /// Sound bit for bit: channel `(i, j, c)` of the rearranged map at `q` is channel `c` of the map at `b q + (i, j)`.
@@ -290,11 +299,13 @@ fn reading(conv: &ConvAt<'_>, a: usize, size: i64) -> Option<(i64, i64)> {
 pub const FOCUS: Rule = Rule {
     name: "focus",
     equation: "conv(space_to_depth(x, b), w; strides s, pads p) => conv(x, depth_to_space(w, b); strides b s, pads b p)",
-    conditions: &[],
+    conditions: &[UNDILATED],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
     pays: "no rearrangement",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -313,7 +324,13 @@ pub const FOCUS: Rule = Rule {
 };
 
 fn focus(cx: &mut Cx<'_>, conv: &ConvAt<'_>, lhs: Expr, x: Class, block: i64, mode: &DepthMode) {
-    if (0..2).any(|a| conv.kernel.taps[a] > 1 && conv.op.dilations[a] > 1) {
+    cx.begin();
+    let dilated = (0..2).find(|&a| conv.kernel.taps[a] > 1 && conv.op.dilations[a] > 1);
+    let verdict = match dilated {
+        None => Verdict::Holds,
+        Some(a) => Verdict::Fails(format!("the kernel is dilated by {} along spatial axis {a}", conv.op.dilations[a])),
+    };
+    if !cx.require(UNDILATED.name, verdict) {
         return;
     }
     let op = Conv {

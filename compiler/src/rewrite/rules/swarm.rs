@@ -196,6 +196,8 @@ pub const SPACE: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map instead of several",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Concat", "Reshape", "Transpose"],
     search: |cx, class, _| {
         let view = cx.view;
@@ -231,6 +233,8 @@ pub const CONV: Rule = Rule {
     types: Types::FLOATS,
     pays: "no rearrangement",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;

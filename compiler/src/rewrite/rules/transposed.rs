@@ -80,6 +80,8 @@ pub const POINTWISE_AFTER_TRANSPOSED: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -129,6 +131,8 @@ pub const POINTWISE_BEFORE_TRANSPOSED: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["ConvTranspose"],
     search: |cx, _, app| {
         let view = cx.view;

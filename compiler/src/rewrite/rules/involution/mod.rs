@@ -56,6 +56,8 @@ pub const INVOLUTION: Rule = Rule {
     types: Types::FLOATS,
     pays: "the neighbours of all positions are not laid out",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["ReduceSum", "Einsum", "MatMul", "Add", "Sum"],
     search: |cx, class, app| {
         if matches!(app.op, Op::Binary(_) | Op::Variadic(_)) {

@@ -130,6 +130,8 @@ pub const MIXED_CONV_AFFINE: Rule = Rule {
     types: Types::FLOATS,
     pays: "a pass over the map disappears",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["BatchNormalization", "Mul", "Div", "Add", "Sub"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -186,6 +188,8 @@ pub const MIXED_CONV_BIAS: Rule = Rule {
     types: Types::FLOATS,
     pays: "a pass over the map disappears",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Add"],
     search: |cx, _, app| {
         let view = cx.view;
@@ -300,6 +304,8 @@ pub const MIXED_CONV_CONSTANT: Rule = Rule {
     types: Types::FLOATS,
     pays: "nothing is mixed at run time",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["CondConv", "DynamicConv"],
     search: |cx, _, app| {
         let view = cx.view;

@@ -91,6 +91,8 @@ pub const CONV_BEHIND_MIXED: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -176,6 +178,8 @@ pub const CONV_BEFORE_MIXED: Rule = Rule {
     types: Types::FLOATS,
     pays: "one pass over the map instead of two",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["CondConv", "DynamicConv"],
     search: |cx, class, app| {
         let view = cx.view;

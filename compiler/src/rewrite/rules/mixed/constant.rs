@@ -50,6 +50,8 @@ pub const CONV_OF_FOLDED_BATCH: Rule = Rule {
     types: Types::FLOATS,
     pays: "one kernel instead of one for each sample",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         if let Some((lhs, rhs)) = conv_at(cx.view, app).and_then(|c| unfold(cx, class, &c)) {
@@ -105,6 +107,8 @@ pub const CONV_SAMPLES: Rule = Rule {
     types: Types::FLOATS,
     pays: "one convolution and no copy",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, _, app| {
         let Op::Concat(c) = app.op else { return };
@@ -168,6 +172,8 @@ pub const CONSTANT_OF_BATCH: Rule = Rule {
     types: Types::NUMBERS,
     pays: "what is the same for all samples folds into weights",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Add", "Sub", "Div"],
     search: |cx, _, app| {
         let view = cx.view;

@@ -163,6 +163,8 @@ pub const MIXED_CONV_EXPERTS: Rule = Rule {
     types: Types::FLOATS,
     pays: "one convolution instead of one for each expert",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Add", "Sum"],
     search: |cx, class, app| {
         let mut sum = Summands::default();
@@ -190,6 +192,8 @@ pub const MIXED_CONV_SINGLE: Rule = Rule {
     types: Types::FLOATS,
     pays: "the kernel is scaled instead of the map",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Mul"],
     search: |cx, class, app| {
         let view = cx.view;

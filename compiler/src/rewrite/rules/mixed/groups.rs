@@ -166,6 +166,8 @@ pub const MIXED_CONV_GROUPS: Rule = Rule {
     types: Types::FLOATS,
     pays: "one operator that rules can fold into",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, class, app| {
         let Some(c) = candidate(cx.view, app) else { return };

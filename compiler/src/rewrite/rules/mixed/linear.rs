@@ -102,6 +102,8 @@ pub const MIXED_LINEAR: Rule = Rule {
     types: Types::FLOATS,
     pays: "one operator that rules can fold into",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["MatMul", "Gemm"],
     search: |cx, class, app| {
         if let Some((lhs, rhs)) = recognise(cx, class, app) {

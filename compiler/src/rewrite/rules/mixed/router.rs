@@ -143,6 +143,8 @@ pub const SCALE_INTO_MATMUL: Rule = Rule {
     types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         let view = cx.view;
@@ -184,6 +186,8 @@ pub const SCALE_PAST_VIEW: Rule = Rule {
     types: Types::FLOATS,
     pays: "an operator disappears",
     phase: Phase::Explore,
+    folds: false,
+    proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         let view = cx.view;

@@ -93,6 +93,8 @@ pub const MIXED_CONV_SAMPLES: Rule = Rule {
     types: Types::FLOATS,
     pays: "one operator instead of one for each sample",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Concat"],
     search: |cx, _, app| {
         let Op::Concat(c) = app.op else { return };

@@ -23,6 +23,8 @@ pub const DO_CONV_CONSTANT: Rule = Rule {
     types: Types::FLOATS,
     pays: "one convolution, whose kernel is made once and folds on",
     phase: Phase::Normalise,
+    folds: false,
+    proposals: None,
     roots: &["DOConv"],
     search: |cx, _, app| {
         let view = cx.view;

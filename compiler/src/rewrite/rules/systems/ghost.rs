@@ -43,6 +43,8 @@ pub const GHOST_MODULE: Rule = Rule {
     types: Types::FLOATS,
     pays: "one operator, which computes the cheap part while the primary one is at hand and copies nothing",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Concat", "Slice", "Gather"],
     search: |cx, class, app| {
         let view = cx.view;

@@ -62,6 +62,8 @@ pub const SC_CONV: Rule = Rule {
     types: Types::FLOATS,
     pays: "one operator; the gate is applied while the convolution's rows are at hand",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;

@@ -63,6 +63,8 @@ pub const SPLIT_ATTENTION: Rule = Rule {
     types: Types::FLOATS,
     pays: "one operator instead of a dozen",
     phase: Phase::Recognise,
+    folds: false,
+    proposals: None,
     roots: &["Add", "Sum", "ReduceSum", "Reshape"],
     search: |cx, class, app| {
         if weighs(cx.view, app) {
