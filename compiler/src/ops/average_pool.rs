@@ -5,7 +5,9 @@ use convc_runtime::{AttrValue, ops::AveragePool};
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     conv::{WindowAttrs, read_window},
-    max_pool::{PoolAttrs, read_flag, read_kernel_shape}, properties::{Effort, Properties}};
+    max_pool::{PoolAttrs, read_flag, read_kernel_shape},
+    properties::{Effort, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for AveragePool {

@@ -3,7 +3,10 @@
 
 use convc_runtime::{AttrValue, ops::BatchNormalization};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Operands, Properties},
+};
 use crate::ir::Value;
 
 /// ONNX's default of every normalisation's `epsilon`.

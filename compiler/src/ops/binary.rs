@@ -2,10 +2,13 @@
 
 use convc_runtime::{
     OpError,
-    ops::{Operator, Binary, binary::BinaryKind},
+    ops::{Binary, Operator, binary::BinaryKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Binary {
@@ -23,13 +26,13 @@ impl OnnxOperator for Binary {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = BinaryKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            BinaryKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let operands = node.operands().to_vec();
         node.emit(Binary { kind }, operands)
     }
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
-
         node.emit(self.name(), vec![])
     }
 

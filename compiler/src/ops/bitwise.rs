@@ -2,7 +2,7 @@
 
 use convc_runtime::{
     OpError,
-    ops::{Operator, Bitwise, bitwise::BitwiseKind},
+    ops::{Bitwise, Operator, bitwise::BitwiseKind},
 };
 
 use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
@@ -20,7 +20,8 @@ impl OnnxOperator for Bitwise {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = BitwiseKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            BitwiseKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let operands = node.operands().to_vec();
         node.emit(Bitwise { kind }, operands)
     }

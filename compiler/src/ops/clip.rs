@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, DType, Tensor, ops::Clip};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Effort, Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Effort, Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Clip {
@@ -68,7 +71,9 @@ mod tests {
     fn bounds_are_attributes_before_opset_11() {
         let x = Tensor::vector(vec![-1f32, 0.5, 7.0]);
         let args = [Arg::Input(Fact::of(&x))];
-        for attrs in [vec![], vec![float("min", 0.0)], vec![float("max", 6.0)], vec![float("min", 0.0), float("max", 6.0)]] {
+        for attrs in
+            [vec![], vec![float("min", 0.0)], vec![float("max", 6.0)], vec![float("min", 0.0), float("max", 6.0)]]
+        {
             let tensors = std::slice::from_ref(&x);
             let old = rewritten("Clip", (6, 10), &args, attrs.clone(), tensors).unwrap();
             assert_eq!((&old[0].attrs, old[0].inputs.len()), (&attrs, 1));

@@ -2,7 +2,7 @@
 
 use convc_runtime::{
     DType, OpError,
-    ops::{Operator, Compare, compare::CompareKind},
+    ops::{Compare, Operator, compare::CompareKind},
 };
 
 use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
@@ -19,7 +19,8 @@ impl OnnxOperator for Compare {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = CompareKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            CompareKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let operands = node.operands().to_vec();
         node.emit(Compare { kind }, operands)
     }

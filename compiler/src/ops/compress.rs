@@ -5,7 +5,11 @@ use convc_runtime::{
     ops::{Compress, NonZero},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::written_axis, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    concat::written_axis,
+    properties::{Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for NonZero {

@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, ops::Concat};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 /// `axis` as an opset writes it that takes negative ones since `since`: counted from the front if it must be.
@@ -17,7 +20,12 @@ pub(super) fn written_axis(node: &NodeWriter<'_>, axis: i64, since: i64) -> Resu
 }
 
 /// [`written_axis`] as an attribute, left out where it is ONNX's default.
-pub(super) fn axis_attr(node: &NodeWriter<'_>, axis: i64, since: i64, default: i64) -> Result<Vec<(&'static str, AttrValue)>, ExportError> {
+pub(super) fn axis_attr(
+    node: &NodeWriter<'_>,
+    axis: i64,
+    since: i64,
+    default: i64,
+) -> Result<Vec<(&'static str, AttrValue)>, ExportError> {
     let axis = written_axis(node, axis, since)?;
     Ok(if axis == default { Vec::new() } else { vec![("axis", AttrValue::Int(axis))] })
 }

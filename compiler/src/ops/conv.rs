@@ -6,7 +6,10 @@ use convc_runtime::{
     window::{AutoPad, Window},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{MultiplyAdds, Operands, Properties},
+};
 use crate::ir::Value;
 
 /// The window attributes that Conv, ConvTranspose and the pools share.
@@ -60,7 +63,12 @@ pub(super) fn read_window(node: &mut NodeReader<'_>, kernel: &[i64]) -> Result<W
 }
 
 /// The attributes that [`read_window`] reads, with ONNX's defaults left out.
-pub(super) fn write_window(strides: &[i64], pads: &[i64], dilations: &[i64], auto_pad: AutoPad) -> Vec<(&'static str, AttrValue)> {
+pub(super) fn write_window(
+    strides: &[i64],
+    pads: &[i64],
+    dilations: &[i64],
+    auto_pad: AutoPad,
+) -> Vec<(&'static str, AttrValue)> {
     let mut attrs = Vec::new();
     if dilations.iter().any(|&d| d != 1) {
         attrs.push(("dilations", AttrValue::Ints(dilations.to_vec())));

@@ -4,7 +4,9 @@ use convc_runtime::{AttrValue, Fact, ops::ConvTranspose, window::AutoPad};
 
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
-    conv::{read_kernel, write_window}, properties::{MultiplyAdds, Operands, Properties}};
+    conv::{read_kernel, write_window},
+    properties::{MultiplyAdds, Operands, Properties},
+};
 use crate::ir::Value;
 
 /// Makes the padding explicit where the input's size does not matter or is known.
@@ -16,13 +18,8 @@ fn explicit_padding(op: &mut ConvTranspose, kernel: &[i64], input: Option<&[usiz
         pads[kernel.len() + a] = end.max(0);
         output_padding[a] -= end.min(0);
     }
-    let resolved = ConvTranspose {
-        pads,
-        output_padding,
-        output_shape: Vec::new(),
-        auto_pad: AutoPad::NotSet,
-        ..op.clone()
-    };
+    let resolved =
+        ConvTranspose { pads, output_padding, output_shape: Vec::new(), auto_pad: AutoPad::NotSet, ..op.clone() };
     if resolved.check(kernel).is_ok() {
         *op = resolved;
     }

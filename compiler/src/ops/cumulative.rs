@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{Cumulative, Operator, cumulative::CumulativeKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Cumulative {

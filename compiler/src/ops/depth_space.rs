@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{DepthToSpace, SpaceToDepth, depth_space::DepthMode},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 fn read(node: &mut NodeReader<'_>) -> Result<(Value, i64, DepthMode), ImportError> {

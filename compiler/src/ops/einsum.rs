@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, Dim, Fact, ops::Einsum};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{MultiplyAdds, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Einsum {

@@ -2,7 +2,10 @@
 
 use convc_runtime::ops::{Expand, Tile};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Expand {

@@ -5,7 +5,11 @@ use convc_runtime::{
     ops::{ConstantOfShape, EyeLike, Range},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, cast::dtype_attr, properties::{Nonnegative, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    cast::dtype_attr,
+    properties::{Nonnegative, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for ConstantOfShape {
@@ -54,11 +58,8 @@ impl OnnxOperator for Range {
         if let Some(stash) = node.int("stash_type")?.filter(|&s| s != 1) {
             return Err(ImportError::Unsupported(format!("attribute stash_type ({stash}) of Range")));
         }
-        let operands = vec![
-            Some(node.required(0, "start")?),
-            Some(node.required(1, "limit")?),
-            Some(node.required(2, "delta")?),
-        ];
+        let operands =
+            vec![Some(node.required(0, "start")?), Some(node.required(1, "limit")?), Some(node.required(2, "delta")?)];
         node.emit(Range {}, operands)
     }
 

@@ -2,7 +2,11 @@
 
 use convc_runtime::ops::Gather;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, properties::{Effort, Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    concat::axis_attr,
+    properties::{Effort, Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Gather {

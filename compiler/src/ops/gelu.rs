@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{Gelu, gelu::Approximate},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Gelu {
@@ -68,7 +71,11 @@ impl OnnxOperator for Gelu {
     }
 
     fn properties(&self) -> Properties {
-        Properties { zeros: Operands::FIRST, nonnegative: Nonnegative::Where(Operands::FIRST), ..Properties::elementwise() }
+        Properties {
+            zeros: Operands::FIRST,
+            nonnegative: Nonnegative::Where(Operands::FIRST),
+            ..Properties::elementwise()
+        }
     }
 }
 
@@ -84,7 +91,8 @@ mod tests {
         let args = [Arg::Input(Fact::of(&x))];
         for (text, nodes) in [("none", 5), ("tanh", 8)] {
             let attrs = vec![string("approximate", text)];
-            let count = |opset| rewritten("Gelu", (20, opset), &args, attrs.clone(), std::slice::from_ref(&x)).map(|n| n.len());
+            let count =
+                |opset| rewritten("Gelu", (20, opset), &args, attrs.clone(), std::slice::from_ref(&x)).map(|n| n.len());
             assert_eq!(count(20), Ok(1));
             assert_eq!(count(19), Ok(nodes));
             assert_eq!(count(7).is_ok(), text == "tanh");

@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, ops::Gemm};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{MultiplyAdds, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Gemm {
@@ -36,7 +39,9 @@ impl OnnxOperator for Gemm {
             return node.emit("Gemm", attrs);
         }
         if node.dtype(0).is_some_and(|d| !d.is_float()) {
-            return Err(node.refuse("its operands are integers and it has no third one, which is optional from opset 11 on"));
+            return Err(
+                node.refuse("its operands are integers and it has no third one, which is optional from opset 11 on")
+            );
         }
         let mut inputs = node.operand_names();
         inputs.push(node.float_like(0, "zero", 0.0));

@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{GlobalPool, Operator, global_pool::GlobalPoolKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for GlobalPool {
@@ -16,8 +19,8 @@ impl OnnxOperator for GlobalPool {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = GlobalPoolKind::from_text(node.op_type())
-            .ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            GlobalPoolKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let x = node.required(0, "X")?;
         let p = if kind == GlobalPoolKind::Lp { node.int("p")? } else { None };
         node.emit(GlobalPool { kind, p }, vec![Some(x)])
@@ -31,11 +34,9 @@ impl OnnxOperator for GlobalPool {
         match self.kind {
             GlobalPoolKind::Average => Properties::averages(),
             GlobalPoolKind::Max => Properties { monotone: true, ..Properties::continuous() },
-            GlobalPoolKind::Lp => Properties {
-                zeros: Operands::FIRST,
-                nonnegative: Nonnegative::Always,
-                ..Properties::continuous()
-            },
+            GlobalPoolKind::Lp => {
+                Properties { zeros: Operands::FIRST, nonnegative: Nonnegative::Always, ..Properties::continuous() }
+            }
         }
     }
 }

@@ -6,7 +6,9 @@ use convc_runtime::{AttrValue, Constant, Tensor, match_any, ops::GroupNormalizat
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     batch_norm::{EPSILON, write_epsilon},
-    layer_norm::{read_stash_type, write_stash_type}, properties::{Operands, Properties}};
+    layer_norm::{read_stash_type, write_stash_type},
+    properties::{Operands, Properties},
+};
 use crate::ir::Value;
 
 /// A constant `[G]` as `[C]`, each element `channels / G` times.
@@ -43,11 +45,8 @@ impl OnnxOperator for GroupNormalization {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let mut operands = vec![
-            Some(node.required(0, "X")?),
-            Some(node.required(1, "scale")?),
-            Some(node.required(2, "bias")?),
-        ];
+        let mut operands =
+            vec![Some(node.required(0, "X")?), Some(node.required(1, "scale")?), Some(node.required(2, "bias")?)];
         let epsilon = node.float("epsilon")?.unwrap_or(EPSILON);
         let num_groups = node
             .int("num_groups")?

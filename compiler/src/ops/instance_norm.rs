@@ -4,7 +4,9 @@ use convc_runtime::ops::InstanceNormalization;
 
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
-    batch_norm::{EPSILON, write_epsilon}, properties::{Operands, Properties}};
+    batch_norm::{EPSILON, write_epsilon},
+    properties::{Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for InstanceNormalization {
@@ -14,11 +16,8 @@ impl OnnxOperator for InstanceNormalization {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let operands = vec![
-            Some(node.required(0, "input")?),
-            Some(node.required(1, "scale")?),
-            Some(node.required(2, "B")?),
-        ];
+        let operands =
+            vec![Some(node.required(0, "input")?), Some(node.required(1, "scale")?), Some(node.required(2, "B")?)];
         let epsilon = node.float("epsilon")?.unwrap_or(EPSILON);
         node.emit(InstanceNormalization { epsilon }, operands)
     }

@@ -19,7 +19,8 @@ impl OnnxOperator for Loss {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = LossKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            LossKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let text = node.string("reduction")?.unwrap_or_else(|| "mean".into());
         let reduction = Reduction::from_text(&text).ok_or_else(|| {
             ImportError::Invalid(format!("attribute reduction is {text:?}, which is not one of none, sum, mean"))

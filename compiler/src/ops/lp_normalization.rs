@@ -36,8 +36,7 @@ mod tests {
     #[test]
     fn there_and_back() {
         let attrs = vec![int("axis", 1), int("p", 1)];
-        let (graph, y) =
-            read("LpNormalization", 7, &[Fact::fixed(DType::F32, &[3, 2])], attrs.clone(), 1).unwrap();
+        let (graph, y) = read("LpNormalization", 7, &[Fact::fixed(DType::F32, &[3, 2])], attrs.clone(), 1).unwrap();
         assert_eq!(write(&graph, y[0], 7).unwrap()[0].attrs, attrs);
     }
 }

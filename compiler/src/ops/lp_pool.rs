@@ -5,7 +5,9 @@ use convc_runtime::{AttrValue, ops::LpPool};
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
     conv::{WindowAttrs, read_window},
-    max_pool::{PoolAttrs, read_flag, read_kernel_shape}, properties::{Effort, Nonnegative, Operands, Properties}};
+    max_pool::{PoolAttrs, read_flag, read_kernel_shape},
+    properties::{Effort, Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for LpPool {

@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, ops::LRN};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Operands, Properties},
+};
 use crate::ir::Value;
 
 const ALPHA: f32 = 1e-4;
@@ -20,14 +23,14 @@ impl OnnxOperator for LRN {
         let alpha = node.float("alpha")?.unwrap_or(ALPHA);
         let beta = node.float("beta")?.unwrap_or(BETA);
         let bias = node.float("bias")?.unwrap_or(BIAS);
-        let size =
-            node.int("size")?.ok_or_else(|| ImportError::Invalid("attribute size of LRN is missing".into()))?;
+        let size = node.int("size")?.ok_or_else(|| ImportError::Invalid("attribute size of LRN is missing".into()))?;
         node.emit(LRN { alpha, beta, bias, size }, vec![Some(x)])
     }
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         let mut attrs = vec![("size", AttrValue::Int(self.size))];
-        for (name, value, default) in [("alpha", self.alpha, ALPHA), ("beta", self.beta, BETA), ("bias", self.bias, BIAS)]
+        for (name, value, default) in
+            [("alpha", self.alpha, ALPHA), ("beta", self.beta, BETA), ("bias", self.bias, BIAS)]
         {
             if value != default {
                 attrs.push((name, AttrValue::Float(value)));

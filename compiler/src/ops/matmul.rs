@@ -2,7 +2,10 @@
 
 use convc_runtime::{DType, ops::MatMul};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{MultiplyAdds, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for MatMul {
@@ -25,9 +28,6 @@ impl OnnxOperator for MatMul {
     }
 
     fn properties(&self) -> Properties {
-        Properties {
-            multiply_adds: MultiplyAdds::Along(-1),
-            ..Properties::linear(Operands::Sets(&[&[0], &[1]]))
-        }
+        Properties { multiply_adds: MultiplyAdds::Along(-1), ..Properties::linear(Operands::Sets(&[&[0], &[1]])) }
     }
 }

@@ -5,7 +5,9 @@ use convc_runtime::{AttrValue, ops::MaxPool, window::AutoPad};
 
 use super::{
     ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
-    conv::{WindowAttrs, read_window, write_window}, properties::{Effort, Properties}};
+    conv::{WindowAttrs, read_window, write_window},
+    properties::{Effort, Properties},
+};
 use crate::ir::Value;
 
 /// Takes `kernel_shape` out, which every pool requires.

@@ -2,7 +2,7 @@
 
 use convc_runtime::{
     OpError,
-    ops::{Operator, Negation, negation::NegationKind},
+    ops::{Negation, Operator, negation::NegationKind},
 };
 
 use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::Properties};
@@ -16,7 +16,8 @@ impl OnnxOperator for Negation {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = NegationKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            NegationKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let operands = node.operands().to_vec();
         node.emit(Negation { kind }, operands)
     }

@@ -5,7 +5,11 @@ use convc_runtime::{
     ops::{Cast, Pad, pad::PadMode},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Movement, Operands, Properties},
+    reshape::first_name,
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Pad {
@@ -76,9 +80,7 @@ impl OnnxOperator for Pad {
     fn properties(&self) -> Properties {
         match self.mode {
             PadMode::Constant => Properties::moves(Movement::Pads, Operands::Sets(&[&[0, 2]])),
-            PadMode::Reflect | PadMode::Edge | PadMode::Wrap => {
-                Properties::moves(Movement::Picks, Operands::FIRST)
-            }
+            PadMode::Reflect | PadMode::Edge | PadMode::Wrap => Properties::moves(Movement::Picks, Operands::FIRST),
         }
     }
 }

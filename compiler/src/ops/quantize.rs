@@ -6,9 +6,7 @@ use convc_runtime::{
     ops::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear},
 };
 
-use super::{
-    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, dtype_to_onnx, properties::Properties,
-};
+use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, dtype_to_onnx, properties::Properties};
 use crate::ir::Value;
 
 /// An element type that is an attribute, 0 standing for none.

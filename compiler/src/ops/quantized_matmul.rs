@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{MatMulInteger, QLinearMatMul},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{MultiplyAdds, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{MultiplyAdds, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for MatMulInteger {

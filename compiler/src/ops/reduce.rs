@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{Operator, Reduce, reduce::ReduceKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 /// The opset from which on the axes are an operand.
@@ -33,7 +36,8 @@ impl OnnxOperator for Reduce {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = ReduceKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            ReduceKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let x = node.required(0, "data")?;
         let keepdims = node.int("keepdims")?.unwrap_or(1) != 0;
         let (mut axes, mut noop_with_empty_axes) = (None, false);
@@ -98,11 +102,9 @@ impl OnnxOperator for Reduce {
             K::ReduceProd => {
                 Properties { nonnegative: Nonnegative::Where(Operands::FIRST), ..Properties::continuous() }
             }
-            K::ReduceL1 | K::ReduceL2 | K::ReduceSumSquare => Properties {
-                zeros: Operands::FIRST,
-                nonnegative: Nonnegative::Always,
-                ..Properties::continuous()
-            },
+            K::ReduceL1 | K::ReduceL2 | K::ReduceSumSquare => {
+                Properties { zeros: Operands::FIRST, nonnegative: Nonnegative::Always, ..Properties::continuous() }
+            }
             K::ReduceLogSum | K::ReduceLogSumExp => Properties { monotone: true, ..Properties::continuous() },
         }
     }

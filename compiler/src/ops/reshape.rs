@@ -246,8 +246,7 @@ mod tests {
         let (graph, y) = read("Dropout", 7, std::slice::from_ref(&x), vec![], 2).unwrap();
         assert_eq!(graph.fact(y[1]).map(|f| f.dtype), Some(DType::F32));
         let training = |ratio: f32, on: bool| {
-            let args =
-                [Arg::Input(x.clone()), Arg::Constant(Tensor::scalar(ratio)), Arg::Constant(Tensor::scalar(on))];
+            let args = [Arg::Input(x.clone()), Arg::Constant(Tensor::scalar(ratio)), Arg::Constant(Tensor::scalar(on))];
             read_args("Dropout", 13, &args, vec![], 1).is_ok()
         };
         assert!(training(0.5, false) && training(0.0, true) && !training(0.5, true));

@@ -10,7 +10,11 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, max_pool::read_flag, properties::{Movement, Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    max_pool::read_flag,
+    properties::{Movement, Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 const CUBIC_A: f32 = -0.75;
@@ -226,10 +230,7 @@ mod tests {
 
     #[test]
     fn upsample_is_resize() {
-        let attrs = vec![
-            string("mode", "linear"),
-            ("scales".to_owned(), AttrValue::Floats(vec![1.0, 1.0, 2.0, 1.5])),
-        ];
+        let attrs = vec![string("mode", "linear"), ("scales".to_owned(), AttrValue::Floats(vec![1.0, 1.0, 2.0, 1.5]))];
         let (graph, y) = read_args("Upsample", 7, &[x()], attrs.clone(), 1).unwrap();
         assert_eq!(graph.fact(y[0]).unwrap().to_string(), "f32[1, 3, 8, 9]");
         let nodes = write(&graph, y[0], 7).unwrap();
@@ -259,8 +260,7 @@ mod tests {
     #[test]
     fn what_old_opsets_cannot_say() {
         let attrs = vec![int("antialias", 1), string("mode", "linear"), ints("axes", &[2, 3])];
-        let (graph, y) =
-            read_args("Resize", 18, &[x(), Arg::Hole, scales(&[0.5, 0.5])], attrs.clone(), 1).unwrap();
+        let (graph, y) = read_args("Resize", 18, &[x(), Arg::Hole, scales(&[0.5, 0.5])], attrs.clone(), 1).unwrap();
         let mut sorted = write(&graph, y[0], 18).unwrap().swap_remove(0).attrs;
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(sorted, [attrs[0].clone(), attrs[2].clone(), attrs[1].clone()]);

@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, ops::ReverseSequence};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for ReverseSequence {
@@ -20,7 +23,8 @@ impl OnnxOperator for ReverseSequence {
 
     fn to_onnx(&self, node: &mut NodeWriter<'_>) -> Result<(), ExportError> {
         node.since(10)?;
-        let attrs = vec![("batch_axis", AttrValue::Int(self.batch_axis)), ("time_axis", AttrValue::Int(self.time_axis))];
+        let attrs =
+            vec![("batch_axis", AttrValue::Int(self.batch_axis)), ("time_axis", AttrValue::Int(self.time_axis))];
         node.emit("ReverseSequence", attrs)
     }
 

@@ -9,7 +9,11 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, properties::{Effort, Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    concat::axis_attr,
+    properties::{Effort, Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 fn read_reduction(node: &mut NodeReader<'_>) -> Result<Reduction, ImportError> {
@@ -41,12 +45,7 @@ fn scattering(reduction: Reduction) -> Properties {
     match reduction {
         Reduction::None => moved,
         Reduction::Add => Properties { movement: Movement::Computes, ..moved },
-        Reduction::Mul => Properties {
-            linear: Operands::None,
-            monotone: false,
-            movement: Movement::Computes,
-            ..moved
-        },
+        Reduction::Mul => Properties { linear: Operands::None, monotone: false, movement: Movement::Computes, ..moved },
         Reduction::Max | Reduction::Min => Properties { linear: Operands::None, ..moved },
     }
 }

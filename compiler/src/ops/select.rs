@@ -2,7 +2,10 @@
 
 use convc_runtime::ops::Where;
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Where {
@@ -12,11 +15,8 @@ impl OnnxOperator for Where {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let operands = vec![
-            Some(node.required(0, "condition")?),
-            Some(node.required(1, "X")?),
-            Some(node.required(2, "Y")?),
-        ];
+        let operands =
+            vec![Some(node.required(0, "condition")?), Some(node.required(1, "X")?), Some(node.required(2, "Y")?)];
         node.emit(Where {}, operands)
     }
 
@@ -28,6 +28,10 @@ impl OnnxOperator for Where {
     }
 
     fn properties(&self) -> Properties {
-        Properties { elementwise: true, monotone: false, ..Properties::moves(Movement::Joins, Operands::Sets(&[&[1, 2]])) }
+        Properties {
+            elementwise: true,
+            monotone: false,
+            ..Properties::moves(Movement::Joins, Operands::Sets(&[&[1, 2]]))
+        }
     }
 }

@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{Shape, Size},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Effort, Nonnegative, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Effort, Nonnegative, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Shape {

@@ -2,7 +2,11 @@
 
 use convc_runtime::{AttrValue, ops::Slice};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, reshape::first_name, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Movement, Operands, Properties},
+    reshape::first_name,
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Slice {

@@ -58,7 +58,17 @@ impl OnnxOperator for Softmax {
         }
         // The axis swaps places with the last one and back.
         let last = shape.map_or(0, |s| s.len() as i64 - 1);
-        let swap = (0..=last).map(|a| if a == axis { last } else if a == last { axis } else { a }).collect();
+        let swap = (0..=last)
+            .map(|a| {
+                if a == axis {
+                    last
+                } else if a == last {
+                    axis
+                } else {
+                    a
+                }
+            })
+            .collect();
         let perm = vec![("perm", AttrValue::Ints(swap))];
         let (x, y) = (node.operand_names(), node.output_names());
         let (turned, soft) = (node.fresh("transposed"), node.fresh("softmax"));

@@ -2,7 +2,12 @@
 
 use convc_runtime::{AttrValue, Dim, Tensor, ops::Split};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, concat::axis_attr, reshape::first_name, properties::{Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    concat::axis_attr,
+    properties::{Movement, Operands, Properties},
+    reshape::first_name,
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Split {

@@ -10,7 +10,10 @@ use convc_runtime::{
     },
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Operands, Properties},
+};
 use crate::ir::Value;
 
 /// The domain of the operators.
@@ -124,8 +127,7 @@ impl OnnxOperator for GhostModule {
         let Windows { strides, pads, dilations, group } = windows(node)?;
         let cheap_pads = list(node, "cheap_pads", 2, 0)?;
         let cheap_dilations = list(node, "cheap_dilations", 1, 1)?;
-        let op =
-            GhostModule { out_channels, activation, strides, pads, dilations, group, cheap_pads, cheap_dilations };
+        let op = GhostModule { out_channels, activation, strides, pads, dilations, group, cheap_pads, cheap_dilations };
         emit(node, op)
     }
 
@@ -236,7 +238,14 @@ mod tests {
             ),
             (
                 "SplitAttention",
-                vec![fact(&[1, 4, 9, 9]), fact(&[8, 2, 1, 1]), fact(&[8]), fact(&[5, 4, 1, 1]), fact(&[5]), fact(&[8, 5, 1, 1])],
+                vec![
+                    fact(&[1, 4, 9, 9]),
+                    fact(&[8, 2, 1, 1]),
+                    fact(&[8]),
+                    fact(&[5, 4, 1, 1]),
+                    fact(&[5]),
+                    fact(&[8, 5, 1, 1]),
+                ],
                 vec![int("group", 2)],
                 "f32[1, 4, 9, 9]",
             ),
@@ -264,7 +273,8 @@ mod tests {
         let (n, h) = (Dim::symbol("N"), Dim::symbol("H"));
         let w = || Arg::Input(fact(&[4, 4, 3, 3]));
         let args = [input(&[n, Dim::from(4), h.clone(), h]), w(), Arg::Hole, w(), Arg::Hole, w()];
-        let (graph, y) = read_args("SCConv", 1, &args, vec![ints("pads", &[1; 4]), ints("strides", &[2, 2])], 1).unwrap();
+        let (graph, y) =
+            read_args("SCConv", 1, &args, vec![ints("pads", &[1; 4]), ints("strides", &[2, 2])], 1).unwrap();
         assert_eq!(graph.fact(y[0]).unwrap().to_string(), "f32[N, 4, floor((H + 1)/2), floor((H + 1)/2)]");
         let written = write_node(&graph, y[0], 13).unwrap().swap_remove(0);
         assert_eq!(written.inputs, ["x0", "x1", "", "x3", "", "x5"]);

@@ -2,7 +2,10 @@
 
 use convc_runtime::{AttrValue, ops::Transpose};
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Effort, Movement, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Effort, Movement, Operands, Properties},
+};
 use crate::ir::Value;
 
 impl OnnxOperator for Transpose {

@@ -77,7 +77,8 @@ impl OnnxOperator for Unary {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = UnaryKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            UnaryKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let x = node.required(0, "X")?;
         let mut op = Unary::new(kind);
         let (alpha, beta) = parameters(kind);
@@ -150,7 +151,8 @@ mod tests {
         for &kind in UnaryKind::ALL {
             let (alpha, beta) = parameters(kind);
             let (a, b) = kind.defaults();
-            let mut given: Vec<_> = [(alpha, a), (beta, b)].into_iter().filter_map(|(n, v)| Some(float(n, v? * 0.75 + 0.0625))).collect();
+            let mut given: Vec<_> =
+                [(alpha, a), (beta, b)].into_iter().filter_map(|(n, v)| Some(float(n, v? * 0.75 + 0.0625))).collect();
             for attrs in [vec![], std::mem::take(&mut given)] {
                 for opset in 7..=28 {
                     let composed = matches!(kind, UnaryKind::HardSwish | UnaryKind::Mish | UnaryKind::Swish);

@@ -5,7 +5,10 @@ use convc_runtime::{
     ops::{Operator, Variadic, variadic::VariadicKind},
 };
 
-use super::{ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator, properties::{Nonnegative, Operands, Properties}};
+use super::{
+    ExportError, ImportError, NodeReader, NodeWriter, OnnxOperator,
+    properties::{Nonnegative, Operands, Properties},
+};
 use crate::ir::Value;
 
 /// Whether all operands surely have the same shape.
@@ -28,7 +31,8 @@ impl OnnxOperator for Variadic {
     ];
 
     fn from_onnx(node: &mut NodeReader<'_>) -> Result<Vec<Value>, ImportError> {
-        let kind = VariadicKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
+        let kind =
+            VariadicKind::from_text(node.op_type()).ok_or_else(|| OpError::Unsupported(node.op_type().to_owned()))?;
         let operands = node.operands().to_vec();
         node.emit(Variadic { kind }, operands)
     }
@@ -47,16 +51,12 @@ impl OnnxOperator for Variadic {
         let linear = |sets| Properties { elementwise: true, monotone: true, ..Properties::linear(sets) };
         let nonnegative = |sets| Nonnegative::Where(sets);
         match self.kind {
-            VariadicKind::Max => Properties {
-                linear: Operands::None,
-                nonnegative: nonnegative(Operands::Each),
-                ..linear(Operands::All)
-            },
-            VariadicKind::Min => Properties {
-                linear: Operands::None,
-                nonnegative: nonnegative(Operands::All),
-                ..linear(Operands::All)
-            },
+            VariadicKind::Max => {
+                Properties { linear: Operands::None, nonnegative: nonnegative(Operands::Each), ..linear(Operands::All) }
+            }
+            VariadicKind::Min => {
+                Properties { linear: Operands::None, nonnegative: nonnegative(Operands::All), ..linear(Operands::All) }
+            }
             // In another order a sum of three is rounded elsewhere.
             VariadicKind::Sum | VariadicKind::Mean => {
                 Properties { nonnegative: nonnegative(Operands::All), ..linear(Operands::All) }
