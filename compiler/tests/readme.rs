@@ -67,3 +67,24 @@ fn commands_work_as_typed() {
     }
     assert!(run > 5);
 }
+
+/// Tables that the program prints stand in docs/ as it prints them.
+#[test]
+fn generated_documentation_is_current() {
+    const COMMAND: &str = "CONVC_BLESS=1 cargo test -p convc --test readme";
+    let list = |what: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_convc")).args(["list", what, "--markdown"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let intro = "# The rewrite rules\n\n\
+        This page is what `convc list rules --markdown` prints. A rule fires only where each of its conditions is known to hold,\n\
+        whatever the sizes that the model leaves open.\n\n";
+    let expected = format!("{intro}{}", list("rules"));
+    let path = root().join("docs/rules.md");
+    if std::env::var("CONVC_BLESS").is_ok_and(|v| v == "1") {
+        fs::write(&path, &expected).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "docs/rules.md is not what `convc list rules --markdown` prints now; run\n  {COMMAND}");
+}

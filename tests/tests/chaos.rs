@@ -43,7 +43,7 @@ fn goldens_are_right_whatever_term_is_taken() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = |k: usize| {
         let mine = all.iter().skip(k).step_by(threads);
-        mine.map(|t| compare(&t.path.display().to_string(), &t.graph, 20)).sum::<usize>()
+        mine.map(|t| compare(&t.path.display().to_string(), &t.graph, 12)).sum::<usize>()
     };
     let tried: usize = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|k| scope.spawn(move || share(k))).collect();

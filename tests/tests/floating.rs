@@ -101,16 +101,16 @@ fn weights_stay_finite_and_large_factors_apart() {
     let body = |k: &str, rest: &str| {
         format!(
             "graph(x: f32[1, 2, 4, 4]) {{\n  k: f32[2, 2, 1, 1] = [{k}, {k}, 1.0, {k}]\n  s: f32[] = [1e30]\n  \
-             t: f32[] = [1e-30]\n{rest}  return %y as y\n}}\n"
+             t: f32[] = [1e-30]\n{rest}  return %9 as y\n}}\n"
         )
     };
-    let chain = format!("  %1 = Conv(x, k) {{{CONV}}}\n  %2 = Mul(%1, s)\n  %y = Mul(%2, t)\n");
+    let chain = format!("  %1 = Conv(x, k) {{{CONV}}}\n  %2 = Mul(%1, s)\n  %9 = Mul(%2, t)\n");
     let r = check(&body("1e30", &chain), &Options::default(), as_is);
-    stopped(&r, "conv-compose", "finite-weights");
-    let before = format!("  %1 = Mul(x, s)\n  %y = Conv(%1, k) {{{CONV}}}\n");
+    stopped(&r, "scale-as-conv", "finite-weights");
+    let before = format!("  %1 = Mul(x, s)\n  %9 = Conv(%1, k) {{{CONV}}}\n");
     check(&body("1e30", &before), &Options::default(), as_is);
     let r = check(
-        &body("1e-30", &format!("  %1 = Conv(x, k) {{{CONV}}}\n  %y = Mul(%1, t)\n")),
+        &body("1e-30", &format!("  %1 = Conv(x, k) {{{CONV}}}\n  %9 = Mul(%1, t)\n")),
         &Options::default(),
         as_is,
     );

@@ -6,12 +6,11 @@ use egg::Id;
 
 use super::{
     cost::Pricing,
-    engine::Step,
     explain,
     language::{EView, Graph, Node},
     saturate::Offer,
     term_cost,
-    terms::{TermId, Terms},
+    terms::{Head, TermId, Terms},
     view::Expr,
 };
 use crate::ir::Origin;
@@ -29,8 +28,9 @@ pub struct Declined {
     pub after: f64,
 }
 
-/// The declined rewrites of all regions: at most one for a rule and the nodes it is about.
-pub(crate) type Declinations = BTreeMap<(String, Vec<Origin>), (f64, f64)>;
+/// The declined rewrites of all regions: at most one for a rule and the nodes it is about, with the costs of both sides and the
+/// term that it was found at.
+pub(crate) type Declinations = BTreeMap<(String, Vec<Origin>), (f64, f64, TermId)>;
 
 /// The term of each class of a region as it was.
 pub(crate) fn originals(egraph: &Graph, before: &egg::RecExpr<Node>, terms: &mut Terms) -> BTreeMap<Id, TermId> {
@@ -64,9 +64,9 @@ pub(crate) fn note(
         });
         let [Some((_, before)), Some((_, after))] = sides else { continue };
         let origins: Vec<Origin> = terms.get(*at).origins.iter().cloned().collect();
-        let cheapest = out.entry((offer.rule.to_owned(), origins)).or_insert((before, after));
+        let cheapest = out.entry((offer.rule.to_owned(), origins)).or_insert((before, after, *at));
         if after < cheapest.1 {
-            *cheapest = (before, after);
+            *cheapest = (before, after, *at);
         }
     }
 }
@@ -100,19 +100,28 @@ fn lookup(egraph: &mut Graph, side: &Expr, pricing: &Pricing, seen: &mut BTreeSe
     }
 }
 
-/// The declined rewrites, without those that a later round took: a step of the same rule is about the same nodes.
-pub(crate) fn left(noted: Declinations, steps: &[Step], terms: &Terms) -> Vec<Declined> {
-    let mut taken: BTreeMap<&str, Vec<BTreeSet<&Origin>>> = BTreeMap::new();
-    for step in steps {
-        let origins = terms.get(step.lhs).origins.iter().collect();
-        taken.entry(&step.rule).or_default().push(origins);
+/// The declined rewrites whose left side is there in the end: an operator of that name, made of the same nodes of the model.
+/// Where it is not, another rewrite, or another one of the same rule, took it in.
+pub(crate) fn left(noted: Declinations, terms: &Terms, outputs: &[TermId]) -> Vec<Declined> {
+    let name = |t: TermId| match &terms.get(t).head {
+        Head::Op(op) => Some(op.name()),
+        Head::Constant(_) | Head::Value(_) => None,
+    };
+    let mut stays: BTreeMap<&str, Vec<TermId>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    let mut stack = outputs.to_vec();
+    while let Some(t) = stack.pop() {
+        if seen.insert(t) {
+            name(t).into_iter().for_each(|n| stays.entry(n).or_default().push(t));
+            stack.extend(terms.get(t).operands.iter().flatten());
+        }
     }
     noted
         .into_iter()
-        .filter(|((rule, origins), _)| {
-            let steps = taken.get(rule.as_str()).map_or(&[][..], Vec::as_slice);
-            !steps.iter().any(|s| origins.iter().all(|o| s.contains(o)))
+        .filter(|((_, origins), (.., at))| {
+            let of_name = name(*at).and_then(|n| stays.get(n)).map_or(&[][..], Vec::as_slice);
+            of_name.iter().any(|t| origins.iter().all(|o| terms.get(*t).origins.contains(o)))
         })
-        .map(|((rule, origins), (before, after))| Declined { rule, origins, before, after })
+        .map(|((rule, origins), (before, after, _))| Declined { rule, origins, before, after })
         .collect()
 }

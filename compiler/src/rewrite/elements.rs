@@ -333,9 +333,9 @@ mod tests {
 
     use super::{Elements, Finite, Sign};
 
-    /// What is known of the result of a body of lines that end in `%y`.
+    /// What is known of the result of a body of lines that end in `%9`.
     fn of(body: &str) -> Elements {
-        let text = format!("graph(x: f32[N, 4, 8, 8]) {{\n{body}\n  return %y as y\n}}\n");
+        let text = format!("graph(x: f32[N, 4, 8, 8]) {{\n{body}\n  return %9 as y\n}}\n");
         let graph = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         let engine = Engine::new(graph);
         let v = engine.graph.outputs()[0].value;
@@ -345,26 +345,26 @@ mod tests {
     #[test]
     fn finite_follows_from_what_makes_a_value() {
         let cases = [
-            ("  %y = Relu(x)", Finite::Given),
-            ("  %y = Exp(x)", Finite::Unknown),
-            ("  %y = Log(x)", Finite::Unknown),
-            ("  c: f32[] = [2.0]\n  %y = Div(x, c)", Finite::Given),
-            ("  c: f32[] = [0.0]\n  %y = Div(x, c)", Finite::Unknown),
-            ("  %y = Div(x, x)", Finite::Unknown),
-            ("  c: f32[] = [inf]\n  %y = Mul(x, c)", Finite::Unknown),
+            ("  %9 = Relu(x)", Finite::Given),
+            ("  %9 = Exp(x)", Finite::Unknown),
+            ("  %9 = Log(x)", Finite::Unknown),
+            ("  c: f32[] = [2.0]\n  %9 = Div(x, c)", Finite::Given),
+            ("  c: f32[] = [0.0]\n  %9 = Div(x, c)", Finite::Unknown),
+            ("  %9 = Div(x, x)", Finite::Unknown),
+            ("  c: f32[] = [inf]\n  %9 = Mul(x, c)", Finite::Unknown),
             (
-                "  e: f32[] = [1e-6]\n  %a = Mul(x, x)\n  %b = Add(%a, e)\n  %c = Sqrt(%b)\n  %y = Div(x, %c)",
+                "  e: f32[] = [1e-6]\n  %1 = Mul(x, x)\n  %2 = Add(%1, e)\n  %3 = Sqrt(%2)\n  %9 = Div(x, %3)",
                 Finite::Given,
             ),
             (
-                "  e: f32[] = [1e-6]\n  %a = Mul(x, x)\n  %b = Sub(%a, e)\n  %c = Sqrt(%b)\n  %y = Div(x, %c)",
+                "  e: f32[] = [1e-6]\n  %1 = Mul(x, x)\n  %2 = Sub(%1, e)\n  %3 = Sqrt(%2)\n  %9 = Div(x, %3)",
                 Finite::Unknown,
             ),
-            ("  e: f32[] = [1e-12]\n  %a = Abs(x)\n  %b = Clip(%a, e, _)\n  %y = Div(x, %b)", Finite::Given),
-            ("  e: f32[] = [2.0]\n  %y = Pow(x, e)", Finite::Given),
-            ("  e: f32[] = [0.5]\n  %y = Pow(x, e)", Finite::Unknown),
+            ("  e: f32[] = [1e-12]\n  %1 = Abs(x)\n  %2 = Clip(%1, e, _)\n  %9 = Div(x, %2)", Finite::Given),
+            ("  e: f32[] = [2.0]\n  %9 = Pow(x, e)", Finite::Given),
+            ("  e: f32[] = [0.5]\n  %9 = Pow(x, e)", Finite::Unknown),
             (
-                "  w: f32[4, 4, 1, 1] = random(1)\n  %y = Conv(x, w) {auto_pad=\"NOTSET\", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}",
+                "  w: f32[4, 4, 1, 1] = random(1)\n  %9 = Conv(x, w) {auto_pad=\"NOTSET\", dilations=[1, 1], group=1, pads=[0, 0, 0, 0], strides=[1, 1]}",
                 Finite::Computed,
             ),
         ];
@@ -376,13 +376,13 @@ mod tests {
     #[test]
     fn signs_follow_from_what_makes_a_value() {
         let cases = [
-            ("  %y = Relu(x)", Sign::NotNegative),
-            ("  %y = Mul(x, x)", Sign::NotNegative),
-            ("  e: f32[] = [1.0]\n  %a = Abs(x)\n  %y = Add(%a, e)", Sign::Positive),
-            ("  e: f32[] = [1.0]\n  %y = Add(x, e)", Sign::Any),
-            ("  e: f32[] = [1.0]\n  %a = Abs(x)\n  %y = Sub(%a, e)", Sign::Any),
-            ("  e: f32[] = [1.0]\n  %y = Clip(x, e, _)", Sign::Positive),
-            ("  e: f32[] = [1.0]\n  m: f32[] = [-1.0]\n  %y = Clip(x, e, m)", Sign::Any),
+            ("  %9 = Relu(x)", Sign::NotNegative),
+            ("  %9 = Mul(x, x)", Sign::NotNegative),
+            ("  e: f32[] = [1.0]\n  %1 = Abs(x)\n  %9 = Add(%1, e)", Sign::Positive),
+            ("  e: f32[] = [1.0]\n  %9 = Add(x, e)", Sign::Any),
+            ("  e: f32[] = [1.0]\n  %1 = Abs(x)\n  %9 = Sub(%1, e)", Sign::Any),
+            ("  e: f32[] = [1.0]\n  %9 = Clip(x, e, _)", Sign::Positive),
+            ("  e: f32[] = [1.0]\n  m: f32[] = [-1.0]\n  %9 = Clip(x, e, m)", Sign::Any),
         ];
         for (body, expected) in cases {
             assert_eq!(of(body).sign, expected, "{body}");

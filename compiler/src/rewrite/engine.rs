@@ -127,7 +127,8 @@ impl Engine {
             let node = self.graph.node(id);
             let fact = self.graph.fact(v);
             let term = match &node.kind {
-                Kind::Op(op) if outputs == 1 => {
+                // The parts of a Split are slices, also where it is only one.
+                Kind::Op(op) if outputs == 1 && !matches!(op, Op::Split(_)) => {
                     let number = *self.op_ids.entry(id).or_insert_with(|| self.terms.op_id(op));
                     let operands: Vec<Option<TermId>> =
                         node.operands().iter().map(|o| o.map(|o| self.term_of[&o])).collect();

@@ -68,9 +68,18 @@ impl Engine {
     fn fold_known(&mut self) -> Result<usize, RewriteError> {
         self.refresh();
         let mut folded = 0;
+        // What depends on elements that ONNX leaves open.
+        let mut open: BTreeSet<NodeId> = BTreeSet::new();
         for id in self.graph.topological() {
             let node = self.graph.node(id);
-            if node.op().is_none() || node.outputs() != 1 {
+            let Some(op) = node.op() else { continue };
+            let reads_elements = !matches!(op, Op::Shape(_) | Op::Size(_));
+            let from_open = reads_elements && node.operands().iter().flatten().any(|o| open.contains(&o.node));
+            if from_open || !is_defined(&self.graph, id) {
+                open.insert(id);
+                continue;
+            }
+            if node.outputs() != 1 {
                 continue;
             }
             let v = Value { node: id, port: 0 };

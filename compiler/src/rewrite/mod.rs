@@ -301,7 +301,7 @@ pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteErro
     engine.verify_after("rewriting")?;
     let outputs_after = terms_of_outputs(&engine);
     let values = terms_of_values(&engine);
-    let declined = declined::left(engine.declined, &engine.steps, &engine.terms);
+    let declined = declined::left(engine.declined, &engine.terms, &outputs_after);
     Ok(Rewritten {
         graph: engine.graph,
         terms: engine.terms,

@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::lines::Trace;
+use super::{
+    lines::{TermLine, Trace},
+    table::op_of,
+};
+use crate::ops::properties;
 
 /// A term's place in the list of the trace's terms.
 pub(crate) type Index = usize;
@@ -14,6 +18,8 @@ pub(crate) type Index = usize;
 pub(crate) struct Shapes {
     /// For operators, a number for the operator with its attributes.
     ops: Vec<Option<usize>>,
+    /// Whether it is of no matter which operand comes first.
+    commutative: Vec<bool>,
     /// Operands, holes included.
     pub(crate) operands: Vec<Vec<Option<Index>>>,
     place: HashMap<u32, Index>,
@@ -33,9 +39,11 @@ impl Shapes {
                 Some(*numbers.entry(key).or_insert(next))
             })
             .collect();
+        let is_commutative = |t: &TermLine| t.op.is_some() && op_of(t).is_ok_and(|op| properties(&op).commutative);
+        let commutative = trace.terms.iter().map(is_commutative).collect();
         let operand = |o: &Option<u32>| o.and_then(|o| place.get(&o).copied());
         let operands = trace.terms.iter().map(|t| t.operands.iter().map(operand).collect()).collect();
-        Shapes { ops, operands, place }
+        Shapes { ops, commutative, operands, place }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -95,7 +103,11 @@ impl Closure {
     fn signature(&mut self, t: Index, class: &mut dyn FnMut(&mut Self, Index) -> Index) -> Option<Signature> {
         let shapes = Arc::clone(&self.shapes);
         let op = shapes.ops[t]?;
-        Some((op, shapes.operands[t].iter().map(|o| o.map(|o| class(self, o))).collect()))
+        let mut operands: Vec<Option<Index>> = shapes.operands[t].iter().map(|o| o.map(|o| class(self, o))).collect();
+        if shapes.commutative[t] {
+            operands.sort_unstable();
+        }
+        Some((op, operands))
     }
 
     /// A term that was added and equals `t` by congruence, given the classes of `t`'s operands.

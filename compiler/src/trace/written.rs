@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use convc_runtime::{Op, ops::binary::BinaryKind};
+use convc_runtime::Op;
 use onnx_protobuf::{Message, NodeProto};
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     ir::{Graph, Kind},
+    ops::properties,
     rewrite::{
         definitions::definition,
         engine::Engine,
@@ -97,7 +98,7 @@ impl<'a> Half<'a> {
         if let (Op::Identity(_), Some(&Some(x))) = (op, term.operands.first()) {
             return Ok(Part::Is(x));
         }
-        let ordered = !matches!(op, Op::Binary(b) if matches!(b.kind, BinaryKind::Add | BinaryKind::Mul));
+        let ordered = !properties(op).commutative;
         let part = Part::Node { key: OpKey::of(op).to_string(), ordered, operands: term.operands.clone() };
         if self.expand
             && let Some(Ok(written)) = definition(self.terms.to_mut(), t)

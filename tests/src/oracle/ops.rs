@@ -15,9 +15,41 @@ pub(super) fn need<'a, S>(operands: &Operands<'a, S>, i: usize) -> Result<&'a Ar
     operands.get(i).copied().flatten().ok_or_else(|| format!("operand {i} is missing"))
 }
 
+/// Whether an operator is computed here on floating-point numbers alone: ONNX defines most of these on nothing else.
+fn is_of_numbers(op: &Op) -> bool {
+    match op {
+        Op::Conv(_)
+        | Op::ConvTranspose(_)
+        | Op::DOConv(_)
+        | Op::MixedConv(_)
+        | Op::GhostModule(_)
+        | Op::SCConv(_)
+        | Op::SplitAttention(_)
+        | Op::Involution(_)
+        | Op::AveragePool(_)
+        | Op::LpPool(_)
+        | Op::GlobalPool(_)
+        | Op::BatchNormalization(_)
+        | Op::InstanceNormalization(_)
+        | Op::LayerNormalization(_)
+        | Op::Softmax(_)
+        | Op::Reduce(_)
+        | Op::MatMul(_)
+        | Op::Gemm(_)
+        | Op::Einsum(_)
+        | Op::Resize(_)
+        | Op::Gelu(_) => true,
+        Op::Unary(_) => !["Relu", "Abs", "Neg", "Sign"].contains(&op.name()),
+        _ => false,
+    }
+}
+
 /// One operator; `integers` says that the result is one of integers.
 pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>, integers: bool) -> Result<Array<S>, String> {
     let x = need(operands, 0)?;
+    if matches!(x.data, Elements::Int(_)) && is_of_numbers(op) {
+        return Err("integers, on which the oracle has no such operator".into());
+    }
     if integers && matches!(op, Op::Clip(_) | Op::Pad(_) | Op::MaxPool(_) | Op::Variadic(_)) {
         return as_numbers(op, operands);
     }
