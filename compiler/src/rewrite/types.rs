@@ -17,6 +17,9 @@ impl Types {
     pub const NONE: Types = Types(0);
     /// The floating-point types that are executed.
     pub const FLOATS: Types = Types::of(&[DType::F32, DType::F64, DType::F16, DType::BF16]);
+    /// Those of floating-point numbers that a number of type f32 is near enough to: constants and attributes of that type stand for
+    /// fractions that it does not hold.
+    pub const UP_TO_F32: Types = Types::of(&[DType::F32, DType::F16, DType::BF16]);
     /// The signed integers.
     pub const SIGNED: Types = Types::of(&[DType::I8, DType::I16, DType::I32, DType::I64]);
     /// The unsigned integers.

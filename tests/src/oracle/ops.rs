@@ -183,6 +183,9 @@ fn as_numbers<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Array<S>
     }
     let refs: Vec<Option<&Array<f64>>> = held.iter().map(Option::as_ref).collect();
     let y = apply(op, &refs, false)?;
+    if y.reals().iter().any(|v| !v.is_finite()) {
+        return Err("a window without elements, which integers have no number for".into());
+    }
     let whole = y.reals().iter().map(|v| *v as i64).collect();
     Ok(Array { shape: y.shape, data: Elements::Int(whole) })
 }
