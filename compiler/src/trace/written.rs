@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
 };
 
 use convc_runtime::Op;
@@ -118,14 +118,14 @@ impl<'a> Half<'a> {
                 stack.pop();
                 continue;
             }
-            if !open.contains_key(&t) {
+            if let Entry::Vacant(place) = open.entry(t) {
                 let part = self.part(t, opaque, numbers)?;
                 let operands: Vec<TermId> = match &part {
                     Part::Is(x) => vec![*x],
                     Part::Leaf(_) => Vec::new(),
                     Part::Node { operands, .. } => operands.iter().flatten().copied().collect(),
                 };
-                open.insert(t, part);
+                place.insert(part);
                 for o in operands.into_iter().filter(|o| !self.numbers.contains_key(o)) {
                     if open.contains_key(&o) {
                         return Err(format!("{o} is made of itself"));
@@ -224,7 +224,7 @@ fn difference(said: &Half<'_>, mut a: TermId, is: &Half<'_>, mut b: TermId) -> S
         let at = y.origins.first().map_or_else(|| format!("at {b}"), |o| format!("at {o:?}"));
         let text = |head: &Head| match head {
             Head::Op(op) => OpKey::of(op).to_string(),
-            Head::Constant(c) => format!("the constant {}", ConstantKey::of(c).to_string()),
+            Head::Constant(c) => format!("the constant {}", ConstantKey::of(c)),
             Head::Value(name) => name.to_string(),
         };
         let (said_text, is_text) = (text(&x.head), text(&y.head));
