@@ -199,7 +199,7 @@ fn dilation(first: &MaxPool, second: &MaxPool, a: usize) -> Option<i64> {
 /// Not sound for: strides inside, which leave out positions between windows; `ceil_mode` that leaves out other windows.
 /// Exactness: bitwise.
 /// Pays: one pass over the map less, where the inner result is not needed otherwise. Read from right to left it takes several
-/// pools of one map out of each other: [`proposals`].
+/// pools of one map out of each other: `proposals`.
 pub const MAXPOOL_MAXPOOL: Rule = Rule {
     name: "maxpool-maxpool",
     equation: "maxpool(maxpool(x; k1, p1); k2, p2) => maxpool(x; k1 + k2 - 1, p1 + p2)",

@@ -22,7 +22,7 @@ const OWN_ROWS: Condition =
 /// `slice_c(conv(x, concat(w1, w2), concat(b1, b2)))  =>  conv(x, w1, b1)`
 ///
 /// Sound bit for bit: an output channel depends on its own row of the kernel. Read from right to left it merges siblings:
-/// [`proposals`] puts the left sides of all convolutions of one input into the e-graph, and a joint choice takes them.
+/// `proposals` puts the left sides of all convolutions of one input into the e-graph, and a joint choice takes them.
 /// Requires: constant kernels of one group; a slice that takes the rows of one kernel, all of them.
 /// Not sound for: a slice that takes rows of two kernels.
 /// Exactness: bitwise.
