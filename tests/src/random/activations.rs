@@ -73,7 +73,7 @@ fn gate(rng: &mut Rng, t: &mut Text, x: &str, gate: &str, rest: f64) -> String {
 }
 
 fn begin(rng: &mut Rng) -> (Text, String) {
-    let mut t = Text::new(rng, "f64");
+    let mut t = Text::new(rng, "f32");
     let (x, _) = tensor(rng, &mut t, 0);
     let x = if rng.chance(30) { times(rng, &mut t, &x, &x) } else { x };
     (t, x)
@@ -169,7 +169,7 @@ pub fn gelu(rng: &mut Rng) -> String {
 /// HardSigmoid in pieces, some of them behind a convolution.
 #[must_use]
 pub fn hard_sigmoid(rng: &mut Rng) -> String {
-    let mut t = Text::new(rng, "f64");
+    let mut t = Text::new(rng, "f32");
     let x = if rng.chance(80) {
         tensor(rng, &mut t, 0).0
     } else {
