@@ -28,16 +28,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ["compiler/src/rewrite/rules/**/*.rs", "compiler/src/rewrite/index_map/**/*.rs"]
-# The suites, cheapest first. `{rules}` becomes the names of the properties of the rules in the changed file.
+# The suites, cheapest first, as `cargo test --workspace` selects them, so that all are built with the same features.
+# `{rules}` becomes the names of the properties of the rules in the changed file.
 SUITES: list[tuple[str, list[str]]] = [
-    ("goldens", ["-p", "convc-tests", "--test", "filetests"]),
-    ("own properties", ["-p", "convc-tests", "--test", "properties", "--", "{rules}"]),
-    ("units", ["-p", "convc", "--lib", "rewrite"]),
-    ("systems", ["-p", "convc-tests", "--test", "systems"]),
-    ("coverage", ["-p", "convc-tests", "--test", "coverage"]),
-    ("audit", ["-p", "convc-tests", "--test", "audit"]),
-    ("properties", ["-p", "convc-tests", "--test", "properties"]),
-    ("the rest", ["-p", "convc-tests", "-p", "convc"]),
+    ("goldens", ["--test", "filetests"]),
+    ("own properties", ["--test", "properties", "--", "{rules}"]),
+    ("systems", ["--test", "systems"]),
+    ("coverage", ["--test", "coverage"]),
+    ("properties", ["--test", "properties"]),
+    ("audit", ["--test", "audit"]),
+    ("units", ["--lib", "rewrite"]),
+    ("the rest", []),
 ]
 # A mutant that makes a search endless is killed by its suite's time.
 SUITE_SECONDS = 900
@@ -75,7 +76,7 @@ def own_rules(file: Path) -> list[str]:
 
 def verdict(tree: Path, mutant: dict, cases: int) -> tuple[str, str]:
     """What becomes of the mutant that stands in the tree: unviable, killed (and by what), or survived."""
-    built = run(["cargo", "build", "-p", "convc"], tree, SUITE_SECONDS)
+    built = run(["cargo", "test", "--workspace", "--no-run", "--test", "filetests"], tree, SUITE_SECONDS)
     if built is None or built.returncode != 0:
         return "unviable", ""
     rules = own_rules(tree / mutant["file"])
@@ -83,7 +84,7 @@ def verdict(tree: Path, mutant: dict, cases: int) -> tuple[str, str]:
         if "{rules}" in arguments and not rules:
             continue
         filled = [word for a in arguments for word in (rules if a == "{rules}" else [a])]
-        done = run(["cargo", "test", "-q", *filled], tree, SUITE_SECONDS, CONVC_CASES=str(cases))
+        done = run(["cargo", "test", "-q", "--workspace", *filled], tree, SUITE_SECONDS, CONVC_CASES=str(cases))
         if done is None:
             return "killed", f"{name}: out of time"
         if done.returncode != 0:
