@@ -101,7 +101,7 @@ def computed_reshape(g: Builder, x: Value) -> Value:
         y = g.transpose(y, [0, 2, 1])
         if g.chance(0.6):
             c = x.fixed(1)
-            y = g.matmul(y, g.weight([c, c], c**-0.5))
+            y = g.matmul(y, g.weight([c, c], max(c, 1) ** -0.5))
             y = g.either("Add", y, g.weight([c])) if g.chance(0.5) else y
         y = g.transpose(y, [0, 2, 1])
     elif kind < 0.6:

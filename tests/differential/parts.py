@@ -64,7 +64,7 @@ def conv(g: Builder, x: Value, out: int | None = None, w: dict | None = None, gr
     if out % group or out > 48:
         raise Unfit("groups")
     fan = channels // group * int(np.prod(w["k"]))
-    weight = g.weight([out, channels // group, *w["k"]], fan**-0.5)
+    weight = g.weight([out, channels // group, *w["k"]], max(fan, 1) ** -0.5)
     b = g.weight([out], 1.0) if (g.chance(0.5) if bias is None else bias) else None
     shape = [x.shape[0], size(out), *spatial(x, w)]
     if all(s == 1 for s in w["s"]) and all(d == 1 for d in w["d"]) and g.chance(0.05):
@@ -91,7 +91,7 @@ def transposed(g: Builder, x: Value) -> Value:
     sizes = [(n - 1) * s + e + (k - 1) * d + 1 - b - a for n, s, e, k, d, b, a in zip(x.shape[2:], w["s"], extra, w["k"], w["d"], w["before"], w["after"])]
     if any((n <= 0).any() for n in sizes):
         raise Unfit("nothing left")
-    weight = g.weight([channels, out // group, *w["k"]], channels**-0.5)
+    weight = g.weight([channels, out // group, *w["k"]], max(channels, 1) ** -0.5)
     b = g.weight([out]) if g.chance(0.5) else None
     return g.emit("ConvTranspose", [x, weight, b], [x.shape[0], size(out), *sizes], **attributes(g, w), group=group, output_padding=extra if any(extra) else None)
 
@@ -345,12 +345,12 @@ def flat(g: Builder, x: Value) -> Value:
     out = g.pick(c, 3)
     if g.chance(0.5):
         turn = g.chance(0.5)
-        w = g.weight([out, c] if turn else [c, out], c**-0.5)
+        w = g.weight([out, c] if turn else [c, out], max(c, 1) ** -0.5)
         alpha, beta = g.pick(None, None, 0.5, 2.0), g.pick(None, None, 0.5)
         bias = g.weight(g.pick([out], [1, out], [1], [])) if g.chance(0.7) or g.opset < 11 else None
         y = g.emit("Gemm", [y, w, bias], [y.shape[0], size(out)], alpha=alpha, beta=beta, transB=int(turn) or None)
     else:
-        y = g.matmul(y, g.weight([c, out], c**-0.5))
+        y = g.matmul(y, g.weight([c, out], max(c, 1) ** -0.5))
         if g.chance(0.6):
             y = g.either("Add", y, g.weight([out]))
     if g.chance(0.3):
