@@ -16,7 +16,7 @@ mod pooling;
 mod products;
 mod shape;
 mod siblings;
-mod swarm;
+mod space_to_depth;
 mod systems;
 
 use std::fmt::Write;
@@ -37,7 +37,7 @@ pub use pooling::*;
 pub use products::*;
 pub use shape::*;
 pub use siblings::*;
-pub use swarm::*;
+pub use space_to_depth::*;
 pub use systems::*;
 
 /// A sequence of numbers that depends on its seed alone.

@@ -105,8 +105,8 @@ macro_rules! subjects {
             do_conv_constant: "do-conv-constant" Field random::do_conv;
             concat_of_concat: "concat-of-concat" Field random::concat_of_concat;
             slice_of_concat: "slice-of-concat" Field random::slice_of_concat;
-            swarm_into_conv: "swarm-into-conv" Field random::conv_of_blocks;
-            swarm_as_space_to_depth: "swarm-as-space-to-depth" Field random::space_to_depth;
+            space_to_depth_into_conv: "space-to-depth-into-conv" Field random::conv_of_blocks;
+            blocks_as_space_to_depth: "blocks-as-space-to-depth" Field random::space_to_depth;
             involution: "involution" Field random::involutions;
             ghost_module: "ghost-module" Field random::ghost;
             sc_conv: "sc-conv" Float random::self_calibrated;

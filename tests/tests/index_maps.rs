@@ -21,7 +21,7 @@ use convc_tests::{
 #[test]
 fn what_turns_at_some_size_is_not_recognised() {
     let cases: u64 = std::env::var("CONVC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
-    let rules = ["swarm-as-space-to-depth", "involution"].map(|name| registry::find(name).expect("it is registered"));
+    let rules = ["blocks-as-space-to-depth", "involution"].map(|name| registry::find(name).expect("it is registered"));
     let options = || SessionOptions { real: f64::REAL, ..SessionOptions::default() };
     let (mut fired, mut tried) = ([0, 0], 0);
     for seed in 0..cases {

@@ -15,7 +15,7 @@ use crate::rewrite::{
     view::{App, Class, Expr, View, is_zero},
 };
 
-/// How many operators a swarm of assignments may have.
+/// How many operators the assignments to a border may have.
 const DEPTH: usize = 64;
 
 const INSIDE: Condition = Condition {

@@ -30,7 +30,7 @@ pub mod rows;
 pub mod shape;
 pub mod sibling;
 pub mod space;
-pub mod swarm;
+pub mod space_to_depth;
 pub mod systems;
 pub mod transposed;
 pub mod weights;
@@ -70,7 +70,7 @@ pub fn all() -> Vec<&'static Rule> {
         systems::ghost::RULES,
         systems::sc_conv::RULES,
         systems::attention::RULES,
-        swarm::RULES,
+        space_to_depth::RULES,
         activation::RULES,
         sibling::RULES,
     ]

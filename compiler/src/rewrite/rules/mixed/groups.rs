@@ -157,7 +157,7 @@ const SAME_BIAS: Condition = Condition {
 /// as many times the groups; biases mixed by the same r, or the same for all samples.
 /// Not sound for: a bias of its own for each sample; a map with other samples than r.
 /// Exactness: reassociated.
-/// Pays: one operator instead of a swarm; what follows can be folded into the experts.
+/// Pays: one operator instead of many; what follows can be folded into the experts.
 pub const MIXED_CONV_GROUPS: Rule = Rule {
     name: "mixed-conv-groups",
     equation: "conv(view(x), view(r W), N g groups) => view(mixed-conv(x, r, W, g groups))",

@@ -93,7 +93,7 @@ fn product(view: &dyn View, app: &App<'_>) -> Option<Product> {
 /// Requires: constant experts; one vector for each sample.
 /// Not sound for: several vectors that share the matrix of one sample.
 /// Exactness: reassociated.
-/// Pays: one operator instead of a swarm.
+/// Pays: one operator instead of many.
 pub const MIXED_LINEAR: Rule = Rule {
     name: "mixed-linear",
     equation: "x[n] * (r W)[n] => view(mixed-conv(view(x), r, view(W)))",

@@ -1,4 +1,4 @@
-//! Swarms of movements that are one operator.
+//! Space to depth, spelled out in operators that move elements.
 
 use super::{
     Rng, Text,

@@ -1,4 +1,4 @@
-//! Swarms: operators that only move elements, in any number, which one operator does.
+//! Space to depth, in whatever operators it is written: any number of them that only move elements, for which one operator stands.
 
 use convc_runtime::{
     Dim, Op,
@@ -178,10 +178,10 @@ fn holds(cx: &mut Cx<'_>, found: &Blocks) -> bool {
     cx.require(BLOCKS.name, blocks) && cx.require(WHOLE.name, whole)
 }
 
-/// `swarm(x)  =>  pick(space_to_depth(x, b), p)`
+/// `blocks(x)  =>  pick(space_to_depth(x, b), p)`, where `blocks` stands for the operators that move the elements
 ///
-/// Sound bit for bit: every element is moved to the same place. The index map of the swarm (see `index_map`) says so, in
-/// whatever operators it is written: a Concat of strided Slices as in YOLOv5's Focus, or Reshape, Transpose, Reshape.
+/// Sound bit for bit: every element is moved to the same place. The index map of the operators (see `index_map`) says so,
+/// whichever they are: a Concat of strided Slices as in YOLOv5's Focus, or Reshape, Transpose, Reshape.
 /// Requires: the places of blocks of one side along both axes, for all sizes; that blocks make up all of
 /// x, which is what the operator asks for.
 /// Not sound for: channels that are neighbouring rows and not every b-th; sizes that are no multiples of b.
@@ -189,7 +189,7 @@ fn holds(cx: &mut Cx<'_>, found: &Blocks) -> bool {
 /// Exactness: bitwise.
 /// Pays: one pass over the map instead of several.
 pub const SPACE: Rule = Rule {
-    name: "swarm-as-space-to-depth",
+    name: "blocks-as-space-to-depth",
     equation: "y[n, p(i, j, c), q, r] = x[n, c, b*q + i, b*r + j] => pick(space_to_depth(x, b), p)",
     conditions: &[BLOCKS, WHOLE],
     exactness: Exactness::Bitwise,
@@ -216,18 +216,18 @@ fn gather(x: Expr, channels: &[i64]) -> Expr {
     Expr::op(Gather { axis: 1 }, vec![Some(x), Some(Expr::Constant(ints(channels)))])
 }
 
-/// `conv(swarm(x), w; s, p)  =>  conv(x, depth_to_space_b(w[:, inverse of q]); b s, b p)`
+/// `conv(blocks(x), w; s, p)  =>  conv(x, depth_to_space_b(w[:, inverse of q]); b s, b p)`
 ///
-/// Sound over the reals: where the swarm rearranges blocks of `b` into channels in the order `q`, tap `t` of the channel that
+/// Sound over the reals: where `blocks` rearranges blocks of `b` into channels in the order `q`, tap `t` of the channel that
 /// is place `i` of the blocks reads `b t + i` of the map.
-/// Requires: the places of blocks as for `swarm-as-space-to-depth`; one group, no dilation, 2 spatial axes.
+/// Requires: the places of blocks as for `blocks-as-space-to-depth`; one group, no dilation, 2 spatial axes.
 /// Not sound for: channels that are neighbouring rows and not every b-th; sizes that are no multiples of b.
 /// Recognised and not explored: the order of channels, which costs a pass over the map of its own, never stands in the graph.
 /// Exactness: reassociated (channels and taps are summed in another order).
 /// Pays: no rearrangement, the same arithmetic.
 pub const CONV: Rule = Rule {
-    name: "swarm-into-conv",
-    equation: "conv(swarm(x), w; strides s, pads p) => conv(x, depth_to_space(w[:, inverse], b); strides b s, pads b p)",
+    name: "space-to-depth-into-conv",
+    equation: "conv(blocks(x), w; strides s, pads p) => conv(x, depth_to_space(w[:, inverse], b); strides b s, pads b p)",
     conditions: &[BLOCKS, WHOLE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
