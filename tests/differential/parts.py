@@ -301,7 +301,10 @@ def resized(g: Builder, x: Value) -> Value:
         return g.emit("Upsample", [x, scales], shape, mode=mode) if g.opset == 9 else g.emit("Upsample", [x], shape, mode=mode, scales=[1.0, 1.0, *[float(factor)] * (rank - 2)])
     if g.opset == 10:
         return g.emit("Resize", [x, scales], shape, mode=mode)
-    how = dict(mode=mode, coordinate_transformation_mode=g.pick("asymmetric", "half_pixel", "align_corners", "pytorch_half_pixel"))
+    places = ["asymmetric", "half_pixel", "pytorch_half_pixel"]
+    if x.dtype in FLOATS or mode == "nearest":
+        places.append("align_corners")
+    how = dict(mode=mode, coordinate_transformation_mode=g.pick(*places))
     if mode == "nearest":
         how["nearest_mode"] = g.pick("floor", "round_prefer_floor", "ceil", None)
     roi = None if g.opset >= 13 else g.const(np.zeros(0, np.float32))

@@ -5,7 +5,7 @@ needs: pip install -r requirements.txt (beside this file)
 
 The networks are the smallest variant of every family of timm that `timm.utils.model.reparameterize_model` changes, and of four
 families beside them that train with plain BatchNormalization. --find looks through timm for families that are missing here.
-Weights are random, BatchNormalization statistics and affine parameters too. Each network is exported
+Weights are random, biases, BatchNormalization statistics and affine parameters too. Each network is exported
   as trained   every branch and every BatchNormalization in the file: TorchScript in eval mode with do_constant_folding=False and
                training=PRESERVE, dynamo with optimize=False
   as fused     after reparameterize_model, by the same exporter in its ordinary way
@@ -42,7 +42,7 @@ SIZE = 224
 
 
 def randomise(net, seed: int = 1):
-    """Statistics and affine parameters of every BatchNormalization, and scales of layers, away from their initial values."""
+    """Statistics and affine parameters of every BatchNormalization, scales of layers and biases, away from their initial values."""
     import torch
 
     g = torch.Generator().manual_seed(seed)
@@ -56,6 +56,9 @@ def randomise(net, seed: int = 1):
         for name, p in net.named_parameters():
             if "gamma" in name or "layer_scale" in name:
                 p.copy_(torch.rand(p.shape, generator=g) * 0.5 + 0.25)
+            elif name.endswith("bias") and not p.any():
+                # A bias of 0, as layers are made with, would be folded away, and a shift would have to bring it back.
+                p.copy_(torch.randn(p.shape, generator=g) * 0.1)
     return net.eval()
 
 
