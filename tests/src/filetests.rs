@@ -43,6 +43,8 @@ pub struct FileTest {
     pub blessed: String,
     /// The rules it asks for.
     pub only: Vec<String>,
+    /// The opset of the model that it is to be written in, if that limits what rules may bring in.
+    pub opset: Option<i64>,
     /// The graph above the ruler.
     pub graph: Graph,
 }
@@ -58,21 +60,23 @@ impl FileTest {
             Some((head, blessed)) => (head.to_owned(), blessed.to_owned()),
             None => (text.trim_end().to_owned(), String::new()),
         };
-        let mut only = Vec::new();
+        let (mut only, mut opset) = (Vec::new(), None);
         let mut graph_text = String::new();
         for line in head.lines() {
-            match line.strip_prefix("only:") {
-                // The line stays as a comment, so that errors name the file's own lines.
-                Some(names) => {
-                    only.extend(names.split(',').map(|n| n.trim().to_owned()));
-                    graph_text.push('#');
-                }
-                None => graph_text.push_str(line),
+            // These lines stay as comments, so that errors name the file's own lines.
+            if let Some(names) = line.strip_prefix("only:") {
+                only.extend(names.split(',').map(|n| n.trim().to_owned()));
+                graph_text.push('#');
+            } else if let Some(number) = line.strip_prefix("opset:") {
+                opset = Some(number.trim().parse().map_err(|e| format!("opset: {e}"))?);
+                graph_text.push('#');
+            } else {
+                graph_text.push_str(line);
             }
             graph_text.push('\n');
         }
         let graph = parse(&graph_text).map_err(|e| e.to_string())?;
-        Ok(FileTest { path: path.to_owned(), head, blessed, only, graph })
+        Ok(FileTest { path: path.to_owned(), head, blessed, only, opset, graph })
     }
 
     /// Rewrites its graph with its rules.
@@ -80,8 +84,16 @@ impl FileTest {
     /// # Errors
     /// If rewriting fails.
     pub fn rewrite(&self) -> Result<Rewritten, String> {
-        let options =
-            Options { only: self.only.clone(), dialect: convc::rewrite::Dialect::Convc, ..Options::default() };
+        self.rewrite_with(None)
+    }
+
+    /// The same with a condition of a rule counted as holding.
+    ///
+    /// # Errors
+    /// If rewriting fails.
+    pub fn rewrite_with(&self, forced: Option<(&'static str, &'static str)>) -> Result<Rewritten, String> {
+        let dialect = convc::rewrite::Dialect::Convc;
+        let options = Options { only: self.only.clone(), dialect, forced, opset: self.opset, ..Options::default() };
         rewrite(self.graph.clone(), &options).map_err(|e| e.to_string())
     }
 

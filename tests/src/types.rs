@@ -36,6 +36,10 @@ pub struct AtType {
     pub stopped: usize,
     /// Of these, those that are equal all the same.
     pub equal: usize,
+    /// Of these, those where the original runs and what it became runs not, or gives other numbers.
+    pub wrong: usize,
+    /// Graphs of which the rule says that the type stops it.
+    pub named: usize,
 }
 
 /// The types that are tried: those that are executed, but for strings, of which the oracle has none.
@@ -73,7 +77,9 @@ pub fn at_type(
         let Some(text) = turned(&generate(&mut Rng::new(seed)), dtype) else { continue };
         let Ok(graph) = parse(&text) else { continue };
         let forced = (!rule.types.contains(dtype)).then_some(ELEMENT_TYPE.name);
-        for r in apply(&graph, rule, None).0 {
+        let (rewrites, misses) = apply(&graph, rule, None);
+        out.named += usize::from(misses.iter().any(|m| m.condition == ELEMENT_TYPE.name));
+        for r in rewrites {
             let Ok(rewritten) = r.graph else { continue };
             if !has(&graph, dtype) {
                 continue;
@@ -88,7 +94,9 @@ pub fn at_type(
         }
         for r in apply(&graph, rule, forced).0 {
             out.stopped += 1;
-            out.equal += usize::from(r.graph.is_ok_and(|g| same(&graph, &g, seed) == Ok(true)));
+            let after = r.graph.and_then(|g| same(&graph, &g, seed));
+            out.equal += usize::from(after == Ok(true));
+            out.wrong += usize::from(after.is_err() && same(&graph, &graph, seed) == Ok(true));
         }
         if out.stopped >= wanted {
             break;

@@ -9,10 +9,11 @@ use egg::{Id, Language};
 use super::{
     Options, RewriteError,
     engine::Engine,
+    explore::surface,
     language::{Graph as EGraph, Node, is_hole},
     region,
     rule::{Phase, Rule},
-    saturate, selected_rules, settle, surface,
+    saturate, selected_rules, settle,
 };
 use crate::ir::{Graph, text::Generator};
 

@@ -2,14 +2,15 @@
 
 use super::{
     Options, RewriteError,
-    cost::Pricing,
+    cost::{Pricing, term_cost},
     engine::Engine,
     explain,
+    explore::surface,
     extract::{self, Pick},
     language::{Graph as EGraph, Node},
     region,
     rule::{Phase, Rule},
-    saturate, selected_rules, settle, surface, term_cost,
+    saturate, selected_rules, settle,
 };
 use crate::ir::Graph;
 

@@ -10,51 +10,14 @@ use convc_runtime::{
     ops::{InferCx, compose::Composer},
 };
 
-use super::{Dialect, Options};
+pub use super::profile::{PLAN, PORTABLE, Profile};
+use super::{
+    language::{Graph as EGraph, Node},
+    options::{Dialect, Options},
+};
 use crate::ops::{
     primitives, properties,
     properties::{Properties, Traffic},
-};
-
-/// Figures of a nominal machine.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Profile {
-    /// Its name, as traces say it.
-    pub name: &'static str,
-    /// Multiply-adds per microsecond.
-    pub macs: f64,
-    /// Bytes per microsecond.
-    pub bytes: f64,
-    /// Microseconds per operator.
-    pub launch: f64,
-    /// What an activation costs of that: little where it is fused into the convolution before it.
-    pub activation: f64,
-    /// How many times as long elements take that are picked one by one, or in another order.
-    pub picked: f64,
-    /// What a 1x1 depthwise convolution costs of that: more where a scale and shift has a cheaper operator of its own.
-    pub per_channel: f64,
-}
-
-/// What ONNX Runtime and OpenVINO do with a node: for `optimize`.
-pub const PORTABLE: Profile = Profile {
-    name: "portable",
-    macs: 50_000.0,
-    bytes: 20_000.0,
-    launch: 1.0,
-    activation: 0.25,
-    picked: 3.0,
-    per_channel: 1.75,
-};
-
-/// What convc's own instructions do: for `compile`, `run` and `bench`.
-pub const PLAN: Profile = Profile {
-    name: "plan",
-    macs: 100_000.0,
-    bytes: 20_000.0,
-    launch: 2.0,
-    activation: 1.0,
-    picked: 3.0,
-    per_channel: 1.0,
 };
 
 /// Sizes to reckon with where the model leaves them open: 1 for a batch, 56 for the rest.
@@ -253,5 +216,31 @@ impl Composer for Sum<'_> {
 
     fn fact(&self, value: &Summand) -> Option<Fact> {
         Some(value.fact.clone())
+    }
+}
+
+/// The price of a constant term, per byte: small against anything that runs, so that fewer bytes win only between equals.
+const CONSTANT: f64 = 1e-9;
+
+/// The price of an e-node, without that of its operands.
+pub(super) fn term_cost(egraph: &EGraph, id: egg::Id, node: &Node, pricing: &Pricing) -> f64 {
+    let data = &egraph[id].data;
+    match node {
+        Node::Hole | Node::Tuple(_) => 0.0,
+        Node::Leaf(_) => 0.0,
+        Node::Op(_, _, args) => {
+            if data.constant {
+                return CONSTANT * data.fact.as_ref().map_or(1.0, |f| pricing.elements(f));
+            }
+            let operand = |a: &egg::Id| {
+                let data = &egraph[*a].data;
+                data.fact.as_ref().map(|fact| Operand { fact, constant: data.constant })
+            };
+            let operands: Vec<Option<Operand<'_>>> = args.iter().map(operand).collect();
+            match egraph.analysis.op(node) {
+                Some(op) => pricing.node(op, &operands, data.fact.as_ref()),
+                None => 0.0,
+            }
+        }
     }
 }

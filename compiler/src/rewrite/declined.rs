@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use egg::Id;
 
 use super::{
-    cost::Pricing,
+    cost::{Pricing, term_cost},
     explain,
     language::{EView, Graph, Node},
     saturate::Offer,
-    term_cost,
     terms::{Head, TermId, Terms},
     view::Expr,
 };

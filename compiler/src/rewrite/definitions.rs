@@ -3,9 +3,9 @@
 use convc_runtime::{Constant, Dim, Fact, Op, OpError, Tensor, ops::Slice, ops::compose::Composer};
 
 use super::{
-    RewriteError,
     engine::{Engine, Step},
-    rederive_step,
+    error::RewriteError,
+    explore::rederive_step,
     rule::{Phase, Rule},
     rules,
     terms::{Head, TermId, Terms},

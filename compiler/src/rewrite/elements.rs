@@ -15,7 +15,10 @@ use convc_runtime::{
     },
 };
 
-use crate::ir::{Graph, Value};
+use crate::{
+    ir::{Graph, Value},
+    ops::{properties, properties::Movement},
+};
 
 /// Whether the elements of a value are finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -207,25 +210,7 @@ fn finite(op: &Op, operands: &[Option<Known<'_>>]) -> Finite {
             (PadMode::Constant, Some(v)) => first().min(finite_of(v)),
             _ => first(),
         },
-        Op::Gelu(_)
-        | Op::Identity(_)
-        | Op::Reshape(_)
-        | Op::Flatten(_)
-        | Op::Squeeze(_)
-        | Op::Unsqueeze(_)
-        | Op::Transpose(_)
-        | Op::Slice(_)
-        | Op::Gather(_)
-        | Op::GatherElements(_)
-        | Op::GatherND(_)
-        | Op::Expand(_)
-        | Op::Tile(_)
-        | Op::DepthToSpace(_)
-        | Op::SpaceToDepth(_)
-        | Op::Cast(_)
-        | Op::AveragePool(_)
-        | Op::MaxPool(_)
-        | Op::Softmax(_) => first(),
+        Op::Gelu(_) | Op::Cast(_) | Op::AveragePool(_) | Op::MaxPool(_) | Op::Softmax(_) => first(),
         Op::ScatterND(_) | Op::ScatterElements(_) => first().min(at(2).map_or(Finite::Unknown, finite_of)),
         Op::GlobalPool(g) => match g.kind {
             GlobalPoolKind::Average | GlobalPoolKind::Max => first(),
@@ -256,7 +241,16 @@ fn finite(op: &Op, operands: &[Option<Known<'_>>]) -> Finite {
         Op::MixedConv(c) => convolved(c.group, all(operands)),
         Op::MatMul(_) | Op::Gemm(_) | Op::Einsum(_) => all(operands),
         Op::GhostModule(_) | Op::SCConv(_) | Op::SplitAttention(_) | Op::Involution(_) => all(operands),
-        _ => Finite::Unknown,
+        // Of an operator that is not spoken of here nothing is claimed, unless it computes nothing.
+        op => only_if(takes_from_first(op), first()),
+    }
+}
+
+/// Whether every element of the result is one of operand 0's.
+fn takes_from_first(op: &Op) -> bool {
+    match properties(op).movement {
+        Movement::View | Movement::Permutes | Movement::Picks => true,
+        Movement::Computes | Movement::Pads | Movement::Joins => false,
     }
 }
 
@@ -302,16 +296,6 @@ fn sign(op: &Op, operands: &[Option<Known<'_>>], same: bool) -> Sign {
         },
         Op::Softmax(_) if op.name() == "Softmax" => Sign::NotNegative,
         Op::Concat(_) => least,
-        Op::Identity(_)
-        | Op::Reshape(_)
-        | Op::Flatten(_)
-        | Op::Squeeze(_)
-        | Op::Unsqueeze(_)
-        | Op::Transpose(_)
-        | Op::Slice(_)
-        | Op::Gather(_)
-        | Op::Expand(_)
-        | Op::Tile(_) => at(0),
         Op::AveragePool(_) | Op::GlobalPool(_) => at(0).min(Sign::NotNegative),
         Op::Reduce(r) => match r.kind {
             ReduceKind::ReduceL1 | ReduceKind::ReduceL2 | ReduceKind::ReduceSumSquare => Sign::NotNegative,
@@ -320,6 +304,8 @@ fn sign(op: &Op, operands: &[Option<Known<'_>>], same: bool) -> Sign {
             }
             _ => Sign::Any,
         },
+        // Of an operator that is not spoken of here nothing is claimed, unless it computes nothing.
+        op if takes_from_first(op) => at(0),
         _ => Sign::Any,
     }
 }

@@ -8,9 +8,9 @@ use std::{
 use convc_runtime::Op;
 
 use super::{
-    RewriteError,
     declined::Declinations,
     elements::is_read_whole,
+    error::RewriteError,
     terms::{Head, INPUT, OpId, TermId, Terms},
 };
 use crate::ir::{Graph, Kind, NodeId, Origin, Value};

@@ -18,8 +18,8 @@ use convc_runtime::{
 };
 
 use super::{
-    RewriteError,
     engine::{Engine, Step},
+    error::RewriteError,
 };
 use crate::{
     ir::{Graph, Kind, NodeId, Value},

@@ -12,7 +12,7 @@ use convc_runtime::{
 };
 
 use super::{
-    rule::Verdict,
+    verdict::Verdict,
     view::{Class, Expr, View},
 };
 

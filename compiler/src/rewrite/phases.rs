@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Fp, Options, RegionReport, RewriteError, SMALL_GROWTH,
     engine::Engine,
-    explore,
+    error::RewriteError,
+    explore::{RegionReport, SMALL_GROWTH, explore},
     fold::FoldLimits,
+    options::{Fp, Options},
     region,
     rule::{Phase, Rule},
 };

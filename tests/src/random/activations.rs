@@ -4,8 +4,14 @@ use super::{Rng, Text, conv::Bias, conv::Shape, map, tensor};
 
 /// The scalar `v` as a constant, mostly; now and then it is another one.
 fn scalar(rng: &mut Rng, t: &mut Text, v: f64) -> String {
-    let v = if rng.chance(4) { v * 1.25 } else { v };
-    let shape: &[i64] = if rng.chance(80) { &[] } else { &[1] };
+    // As exporters have it, in f32, whatever the type of the map.
+    let v = f64::from((if rng.chance(4) { v * 1.25 } else { v }) as f32);
+    // Now and then it has more axes than the map.
+    let shape: &[i64] = match rng.range(0, 99) {
+        0..3 => &[1; 6],
+        3..22 => &[1],
+        _ => &[],
+    };
     let dtype = t.dtype;
     t.constant_of(dtype, shape, &format!("[{v:?}]"))
 }

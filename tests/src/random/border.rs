@@ -192,9 +192,13 @@ pub fn constant_border(rng: &mut Rng) -> String {
     let mut pads: Vec<(i64, i64)> = (0..n).map(|_| (rng.range(0, 2), rng.range(0, 2))).collect();
     pads[0].0 = pads[0].0.max(1);
     let begins = pads.iter().map(|p| p.0);
-    let all: Vec<i64> = [0, 0].into_iter().chain(begins).chain([0, 0]).chain(pads.iter().map(|p| p.1)).collect();
+    // A sample more.
+    let more = i64::from(rng.chance(12));
+    let all: Vec<i64> = [more, 0].into_iter().chain(begins).chain([0, 0]).chain(pads.iter().map(|p| p.1)).collect();
     let all = t.ints(&all);
-    let y = t.op("Pad", &[&y, &all], "mode=\"constant\"");
+    let mode = if rng.chance(90) { "constant" } else { "edge" };
+    let value = if rng.chance(10) { t.constant_of("f64", &[], "[0.5]") } else { "_".to_owned() };
+    let y = t.op("Pad", &[&y, &all, &value], &format!("mode=\"{mode}\""));
     let border = numbers(rng, c);
     let inside: Vec<f64> = match rng.range(0, 3) {
         0 => border.clone(),

@@ -84,9 +84,10 @@ pub fn conv_of_channels(rng: &mut Rng) -> String {
     let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
     let input = computed(rng, &mut t, input, c, x.spatial());
-    let bounds = spoiled(rng, (1, first, last, 1));
+    let step = if rng.chance(10) { 2 } else { 1 };
+    let bounds = spoiled(rng, (1, first, last, step));
     let y = cut(&mut t, &input, &bounds);
-    let z = t.conv(&y, last - first, &s, b);
+    let z = t.conv(&y, (last - first + step - 1) / step, &s, b);
     t.finish(&z)
 }
 
@@ -194,6 +195,9 @@ pub fn blocks(rng: &mut Rng) -> String {
     let mut s = Shape::random(rng, 2, 1, 2);
     if rng.chance(80) {
         s.dilations.fill(1);
+    }
+    if rng.chance(15) {
+        s.group = common_divisor(c * block * block, s.outputs);
     }
     let b = bias(rng);
     let dtype = float(rng);
@@ -367,14 +371,15 @@ pub fn cat_slices(rng: &mut Rng) -> String {
     let mut t = Text::new(rng, "f32");
     let mut shape = tensor(rng, &mut t, 1).1;
     let axis = rng.range(0, shape.len() as i64 - 1);
-    let n = rng.range(2, 6);
+    let n = rng.range(2, 7);
     shape[axis as usize] = n.to_string();
     let x = t.input(&shape);
     let mut at = rng.range(0, 1);
     let mut parts = Vec::new();
     for _ in 0..rng.range(2, 3) {
-        let end = (at + rng.range(1, 2)).min(n);
-        parts.push(cut(&mut t, &x, &[(axis, at, end, 1)]));
+        let step = if rng.chance(15) { 2 } else { 1 };
+        let end = (at + rng.range(1, 2) * step).min(n);
+        parts.push(cut(&mut t, &x, &[(axis, at, end, step)]));
         at = if rng.chance(25) { rng.range(0, n - 1) } else { end % n };
     }
     let refs: Vec<&str> = parts.iter().map(String::as_str).collect();

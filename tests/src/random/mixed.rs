@@ -385,9 +385,15 @@ pub fn folded_batch(rng: &mut Rng) -> String {
     let x = t.input(&s.dims(&s.n.to_string(), s.channels));
     let kept = vec![0; s.sizes.len()];
     let folded = t.reshaped(&x, &[&[1, s.n * s.channels], kept.as_slice()].concat());
-    let w = repeated(rng, &mut t, s.n, &s.kernel());
+    // One group that reads all samples.
+    let dense = rng.chance(10);
+    let mut kernel = s.kernel();
+    if dense {
+        kernel[1] = s.n * s.channels;
+    }
+    let w = repeated(rng, &mut t, s.n, &kernel);
     let b = if rng.chance(50) { repeated(rng, &mut t, s.n, &[s.shape.outputs]) } else { "_".to_owned() };
-    let y = t.op("Conv", &[&folded, &w, &b], &s.attributes(s.shape.group * s.n));
+    let y = t.op("Conv", &[&folded, &w, &b], &s.attributes(if dense { 1 } else { s.shape.group * s.n }));
     t.finish(&y)
 }
 

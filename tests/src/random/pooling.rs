@@ -241,8 +241,10 @@ pub fn pad_max_pool(rng: &mut Rng) -> String {
         3 => t.constant_of("f64", &[], "[0.0]"),
         _ => "_".to_owned(),
     };
-    let y = t.op("Pad", &[&y, &pads, &value], "mode=\"constant\"");
-    let z = max_pool(rng, &mut t, &y, n, false);
+    let mode = if rng.chance(90) { "constant" } else { rng.pick(&["reflect", "edge"]) };
+    let y = t.op("Pad", &[&y, &pads, &value], &format!("mode=\"{mode}\""));
+    let ceil = rng.chance(30);
+    let z = max_pool(rng, &mut t, &y, n, ceil);
     t.finish(&z)
 }
 
@@ -309,21 +311,24 @@ pub fn transposed(rng: &mut Rng, pointwise_first: bool) -> String {
 pub fn normalised_product(rng: &mut Rng) -> String {
     let (k, n) = (rng.range(1, 3), rng.range(1, 4));
     let mut t = Text::new(rng, "f64");
-    let rows = rng.pick(&["N", "1", "3"]).to_owned();
-    let x = t.input(&[rows, k.to_string()]);
+    let rows = rng.pick(&["N".to_owned(), "1".to_owned(), "3".to_owned(), n.to_string()]);
+    let x = t.input(&[rows.clone(), k.to_string()]);
     let y = if rng.chance(40) {
         let w = t.random(&[k, n]);
         t.op("MatMul", &[&x, &w], "")
     } else {
         let turned = rng.chance(50);
         let w = t.random(&if turned { [n, k] } else { [k, n] });
-        let c = match rng.range(0, 3) {
+        let c = match rng.range(0, 4) {
             0 => "_".to_owned(),
             1 => t.random(&[1, n]),
             2 => t.random(&[1]),
+            // A number for each row, where there are as many.
+            3 if rows == n.to_string() => t.random(&[n, 1]),
             _ => t.random(&[n]),
         };
-        let attributes = format!("alpha=1.0, beta=1.0, trans_a=0, trans_b={}", i64::from(turned));
+        let beta = if rng.chance(10) { "0.5" } else { "1.0" };
+        let attributes = format!("alpha=1.0, beta={beta}, trans_a=0, trans_b={}", i64::from(turned));
         t.op("Gemm", &[&x, &w, &c], &attributes)
     };
     let spoiled = rng.chance(30);

@@ -3,21 +3,26 @@
 use super::{Rng, Text};
 
 /// A matrix and a shift, as Gemm or MatMul: the product of `x` with `rows` columns.
-fn product(rng: &mut Rng, t: &mut Text, x: &str, rows: i64, columns: i64) -> String {
+fn product(rng: &mut Rng, t: &mut Text, x: &str, rows: i64, columns: i64, square: bool) -> String {
     if rng.chance(30) {
         let w = t.random(&[rows, columns]);
         return t.op("MatMul", &[x, &w], "");
     }
     let turned = rng.chance(50);
     let w = t.random(&if turned { [columns, rows] } else { [rows, columns] });
-    let c = match rng.range(0, 4) {
+    let c = match rng.range(0, 5) {
         0 => "_".to_owned(),
         1 => t.random(&[1, columns]),
         2 => t.random(&[1]),
+        // A number for each row, where there are as many.
+        3 => t.random(&[columns, 1]),
         _ => t.random(&[columns]),
     };
     let factor = if rng.chance(10) { "0.5" } else { "1.0" };
-    let attributes = format!("alpha={factor}, beta=1.0, trans_a=0, trans_b={}", i64::from(turned));
+    let beta = if rng.chance(10) { "0.5" } else { "1.0" };
+    // Of a square map the transposed one has the same shape.
+    let transposed = i64::from(square && rng.chance(40));
+    let attributes = format!("alpha={factor}, beta={beta}, trans_a={transposed}, trans_b={}", i64::from(turned));
     t.op("Gemm", &[x, &w, &c], &attributes)
 }
 
@@ -55,7 +60,7 @@ pub fn product_of_normalised(rng: &mut Rng) -> String {
         let target = t.ints(&[-1, rows]);
         y = t.op("Reshape", &[&y, &target], "allowzero=0");
     }
-    let z = product(rng, &mut t, &y, rows, n);
+    let z = product(rng, &mut t, &y, rows, n, false);
     t.finish(&z)
 }
 
@@ -100,12 +105,14 @@ pub fn normalised_rows(rng: &mut Rng) -> String {
 pub fn products_of_one(rng: &mut Rng) -> String {
     let mut t = Text::new(rng, "f64");
     let (k, n) = (rng.range(1, 3), rng.range(1, 4));
-    let dims = [rng.pick(&["N", "1", "3"]).to_owned(), k.to_string()];
+    let square = rng.chance(25);
+    let batch = if square { k.to_string() } else { rng.pick(&["N", "1", "3"]).to_owned() };
+    let dims = [batch, k.to_string()];
     let x = t.input(&dims);
     let other = if rng.chance(15) { t.input(&dims) } else { x.clone() };
-    let a = product(rng, &mut t, &x, k, n);
+    let a = product(rng, &mut t, &x, k, n, square);
     let width = if rng.chance(15) { 1 } else { n };
-    let b = product(rng, &mut t, &other, k, width);
+    let b = product(rng, &mut t, &other, k, width, square);
     let z = t.op(rng.pick(&["Add", "Sub"]), &[&a, &b], "");
     t.finish(&z)
 }
@@ -114,9 +121,14 @@ pub fn products_of_one(rng: &mut Rng) -> String {
 pub fn rows_of_scaled(rng: &mut Rng) -> String {
     let mut t = Text::new(rng, "f64");
     let (c, n) = (rng.pick(&[1, 2, 4]), rng.range(1, 3));
-    let sizes = [rng.range(1, 3), rng.range(1, 3)];
+    let mut sizes = [rng.range(1, 3), rng.range(1, 3)];
     let spatial = rng.range(1, 2) as usize;
+    if rng.chance(30) {
+        // As many positions as channels.
+        sizes = [c, 1];
+    }
     let batch = rng.pick(&["N", "1", "2"]).to_owned();
+    let samples = batch.parse::<i64>().ok();
     let dims =
         [batch, c.to_string()].into_iter().chain(sizes[..spatial].iter().map(i64::to_string)).collect::<Vec<_>>();
     let x = t.input(&dims);
@@ -132,6 +144,10 @@ pub fn rows_of_scaled(rng: &mut Rng) -> String {
             // Pieces of a channel side by side with channels.
             let cut = rng.divisor(positions);
             (channels, positions) = (channels * cut, positions / cut);
+        }
+        if let Some(n) = samples.filter(|_| c > 1 && rng.chance(25)) {
+            // Other samples, and pieces of channels for channels.
+            (channels, positions) = (c, rng.divisor(n * positions));
         }
         let target = t.ints(&[-1, channels, positions]);
         y = t.op("Reshape", &[&y, &target], "allowzero=0");

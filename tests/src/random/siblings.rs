@@ -16,9 +16,11 @@ pub fn slice_of_siblings(rng: &mut Rng) -> String {
     let mut t = Text::new(rng, dtype);
     let input = t.input(&x.dims());
     let rows: Vec<i64> = (0..rng.range(2, 4)).map(|_| rng.range(1, 2)).collect();
+    let total: i64 = rows.iter().sum();
+    let group = if c == 2 && total % 2 == 0 && rng.chance(40) { 2 } else { 1 };
     let (mut kernels, mut biases) = (Vec::new(), Vec::new());
     for n in &rows {
-        let shape: Vec<i64> = [*n, c].into_iter().chain(s.taps.iter().copied()).collect();
+        let shape: Vec<i64> = [*n, c / group].into_iter().chain(s.taps.iter().copied()).collect();
         kernels.push(t.random(&shape));
         biases.push(t.random(&[*n]));
     }
@@ -32,17 +34,20 @@ pub fn slice_of_siblings(rng: &mut Rng) -> String {
         _ => t.op("Concat", &names(&biases), "axis=0"),
     };
     let pads: Vec<i64> = s.begin.iter().chain(&s.end).copied().collect();
-    let attributes =
-        format!("auto_pad=\"NOTSET\", dilations={:?}, group=1, pads={pads:?}, strides={:?}", s.dilations, s.strides);
+    let attributes = format!(
+        "auto_pad=\"NOTSET\", dilations={:?}, group={group}, pads={pads:?}, strides={:?}",
+        s.dilations, s.strides
+    );
     let y = t.op("Conv", &[&input, &w, &b], &attributes);
-    let total: i64 = rows.iter().sum();
     let i = rng.range(0, rows.len() as i64 - 1) as usize;
     let mut first: i64 = rows[..i].iter().sum();
     if rng.chance(30) {
         first = rng.range(0, total - rows[i]);
     }
-    let (from, to, axis) = (t.ints(&[first]), t.ints(&[first + rows[i]]), t.ints(&[1]));
-    let z = t.op("Slice", &[&y, &from, &to, &axis], "");
+    // Every second channel, as many of them.
+    let step = if rng.chance(10) { 2 } else { 1 };
+    let (from, to, axis, step) = (t.ints(&[first]), t.ints(&[first + rows[i] * step]), t.ints(&[1]), t.ints(&[step]));
+    let z = t.op("Slice", &[&y, &from, &to, &axis, &step], "");
     t.finish(&z)
 }
 

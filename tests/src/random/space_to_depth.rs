@@ -17,11 +17,17 @@ pub fn space_to_depth(rng: &mut Rng) -> String {
 /// A convolution on blocks of a map rearranged into channels.
 #[must_use]
 pub fn conv_of_blocks(rng: &mut Rng) -> String {
-    let s = Shape::random(rng, 2, 1, 2);
+    let mut s = Shape::random(rng, 2, 1, 2);
+    if rng.chance(70) {
+        s.dilations.fill(1);
+    }
     let b = bias(rng);
     let dtype = float(rng);
     let mut t = Text::new(rng, dtype);
     let (y, channels) = rearranged(rng, &mut t);
+    if channels % 2 == 0 && rng.chance(10) {
+        s.group = 2;
+    }
     let z = t.conv(&y, channels, &s, b);
     t.finish(&z)
 }

@@ -253,12 +253,13 @@ mod models {
         ir::Graph,
         rewrite::{
             Options,
-            cost::Pricing,
+            cost::{Pricing, term_cost},
             engine::Engine,
+            explore::surface,
             language::{Graph as EGraph, Node},
             region,
             rule::Phase,
-            saturate, selected_rules, settle, surface, term_cost,
+            saturate, selected_rules, settle,
         },
     };
 

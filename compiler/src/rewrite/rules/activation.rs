@@ -269,6 +269,8 @@ struct Gated {
     shift: f64,
     curve: Curve,
     dtype: DType,
+    /// Whether the product has the shape of x.
+    same_shape: Option<bool>,
     term: Expr,
 }
 
@@ -283,12 +285,14 @@ fn gated(view: &dyn View, class: Class, app: &App<'_>) -> Vec<Gated> {
         }
         for (x, gate) in [(p, q), (q, p)] {
             let Some(dtype) = view.fact(x).map(|x| x.dtype) else { continue };
-            if view.is_constant(x) || equal_shapes(view, x, class) != Some(true) {
+            if view.is_constant(x) {
                 continue;
             }
+            let same_shape = equal_shapes(view, x, class);
             let Some((scale, shift, curve, gate_term)) = line(view, gate, 3, &|c| curve(view, c, x)) else { continue };
             let (scale, shift) = (scale * f.constant, shift * f.constant);
-            out.push(Gated { x, scale, shift, curve, dtype, term: spelled(f.term.clone(), gate, &gate_term) });
+            let term = spelled(f.term.clone(), gate, &gate_term);
+            out.push(Gated { x, scale, shift, curve, dtype, same_shape, term });
         }
     }
     out
@@ -296,6 +300,15 @@ fn gated(view: &dyn View, class: Class, app: &App<'_>) -> Vec<Gated> {
 
 const CONSTANTS: Condition =
     Condition { name: "its-constants", text: "the constants are those of the function, as far as their type tells" };
+
+const SAME_SHAPE: Condition = Condition {
+    name: "same-shape",
+    text: "the result has the shape of x, whatever the sizes: no constant adds an axis",
+};
+
+fn same_shape(answer: Option<bool>) -> Verdict {
+    Verdict::from_answer(answer, || "a constant adds axes, or may".into())
+}
 
 /// Rewrites what `reading` takes for its function: the numbers found and wanted, and the operator.
 fn recognise(cx: &mut Cx<'_>, class: Class, app: &App<'_>, reading: impl Fn(&Gated) -> Option<(Vec<(f64, f64)>, Op)>) {
@@ -307,7 +320,7 @@ fn recognise(cx: &mut Cx<'_>, class: Class, app: &App<'_>, reading: impl Fn(&Gat
             None => Verdict::Holds,
             Some((found, want)) => Verdict::Fails(format!("{found} stands where {want} would")),
         };
-        if cx.require(CONSTANTS.name, verdict) {
+        if cx.require(CONSTANTS.name, verdict) && cx.require(SAME_SHAPE.name, same_shape(g.same_shape)) {
             cx.rewrite(g.term, Expr::op(op, vec![Some(g.x.into())]));
         }
     }
@@ -322,7 +335,7 @@ fn recognise(cx: &mut Cx<'_>, class: Class, app: &App<'_>, reading: impl Fn(&Gat
 pub const HARD_SWISH: Rule = Rule {
     name: "hard-swish",
     equation: "x * clip(x + 3, 0, 6) / 6 => hardswish(x)",
-    conditions: &[CONSTANTS],
+    conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,
     pays: "one pass over the map for four",
@@ -351,7 +364,7 @@ pub const HARD_SWISH: Rule = Rule {
 pub const SWISH: Rule = Rule {
     name: "swish",
     equation: "x * sigmoid(a x) => swish(x; a)",
-    conditions: &[CONSTANTS],
+    conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,
     pays: "one pass over the map for two",
@@ -379,7 +392,7 @@ pub const SWISH: Rule = Rule {
 pub const MISH: Rule = Rule {
     name: "mish",
     equation: "x * tanh(softplus(x)) => mish(x)",
-    conditions: &[CONSTANTS],
+    conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::FLOATS,
     pays: "one pass over the map for three",
@@ -405,7 +418,7 @@ pub const MISH: Rule = Rule {
 pub const GELU: Rule = Rule {
     name: "gelu",
     equation: "x * (1 + erf(x / sqrt(2))) / 2 => gelu(x); x * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 => gelu(x; tanh)",
-    conditions: &[CONSTANTS],
+    conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,
     pays: "one pass over the map for five, or nine",
@@ -436,7 +449,7 @@ pub const GELU: Rule = Rule {
 pub const HARD_SIGMOID: Rule = Rule {
     name: "hard-sigmoid",
     equation: "s * clip(a x + b, 0, 1 / s) => hardsigmoid(x; s a, s b)",
-    conditions: &[CONSTANTS],
+    conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,
     pays: "one pass over the map for three",
@@ -462,7 +475,7 @@ pub const HARD_SIGMOID: Rule = Rule {
         let Some(dtype) = view.fact(x).map(|x| x.dtype) else { return };
         let folds = ["Conv", "BatchNormalization", "Gemm", "MatMul"];
         let taken_up = bare || view.apps(x).iter().any(|a| folds.contains(&a.op.name()));
-        if (app.op.name() == "Clip" && taken_up) || equal_shapes(view, x, class) != Some(true) {
+        if app.op.name() == "Clip" && taken_up {
             return;
         }
         let numbers = [(scale * bounds.upper + shift, 1.0), (bounds.lower, 0.0), (shift, 0.0)];
@@ -472,7 +485,8 @@ pub const HARD_SIGMOID: Rule = Rule {
             None => Verdict::Fails("the scale is negative".into()),
             Some((found, want)) => Verdict::Fails(format!("{found} stands where {want} would")),
         };
-        if cx.require(CONSTANTS.name, verdict) {
+        let same = same_shape(equal_shapes(view, x, class));
+        if cx.require(CONSTANTS.name, verdict) && cx.require(SAME_SHAPE.name, same) {
             let (alpha, beta) = ((scale * a) as f32, (scale * b) as f32);
             let op = Unary { alpha: Some(alpha), beta: Some(beta), ..Unary::new(UnaryKind::HardSigmoid) };
             cx.rewrite(term, Expr::op(op, vec![Some(x.into())]));

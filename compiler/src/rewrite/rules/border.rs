@@ -1,18 +1,19 @@
 //! Borders filled with a constant per channel, as diverse branch blocks have them: a convolution's padding with zeros and a
 //! shift do the same.
 
-use convc_runtime::{DType, Op, ops::pad::PadMode};
+use convc_runtime::{DType, Op};
 
 use super::{
     affine::map_at,
     compose::{ConvAt, convs_in},
     frame::Frame,
+    pad::{SPATIAL, ZEROS, fills_with_zeros, pads_of, pads_space_only},
     weights::{add, floats, reshape, sub, zero_pad},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View, is_zero},
+    view::{App, Class, Expr, View},
 };
 
 /// How many operators the assignments to a border may have.
@@ -189,14 +190,14 @@ const MAP_BORDER: Condition = Condition {
 /// Sound over the reals: inside, `o` comes and goes; on the border it is added to 0. Where `x` is a convolution whose bias
 /// is `o - i` but for rounding, it loses its bias instead.
 /// Requires: padding of spatial axes with zeros; a constant of the padded map's size.
-/// Not sound for: a constant that varies over the map, or over its border.
+/// Not sound for: a constant that varies over the map, or over its border; another padding than zeros.
 /// Exactness: reassociated.
 /// Pays: a padded convolution behind takes the padding and the shift, one before takes the other shift; a constant of the
 /// map's size becomes one number for each channel.
 pub const BORDER_MAP: Rule = Rule {
     name: "border-map",
     equation: "pad(x, 0) + m => pad(x + (i - o), 0) + o",
-    conditions: &[MAP_INSIDE, MAP_BORDER],
+    conditions: &[ZEROS, SPATIAL, MAP_INSIDE, MAP_BORDER],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "the padding and the shifts become convolutions' own",
@@ -210,8 +211,8 @@ pub const BORDER_MAP: Rule = Rule {
             let (Some(padded), Some(m)) = (app.operand(place), app.operand(1 - place)) else { continue };
             let Some(sizes) = full_size(view, class, m) else { continue };
             for pad in view.apps(padded) {
-                let Some((x, pads)) = zero_padded(view, &pad) else { continue };
                 cx.begin();
+                let Some((x, pads)) = zero_padded(cx, &pad) else { continue };
                 if let Some((inside, border)) = inside_and_border(cx, m, &sizes, &pads) {
                     let lhs = |x: Expr| Expr::of(app).with_operand(place, Expr::of(&pad).with_operand(0, x));
                     shifts_for_map(cx, &lhs, x, &pads, &inside, &border);
@@ -232,14 +233,14 @@ fn full_size(view: &dyn View, class: Class, m: Class) -> Option<Vec<usize>> {
 }
 
 /// The operand of a Pad of spatial axes with zeros, and its pads: all beginnings, then all ends.
-fn zero_padded(view: &dyn View, pad: &App<'_>) -> Option<(Class, Vec<i64>)> {
-    let Op::Pad(op) = pad.op else { return None };
-    let (x, pads) = (pad.operand(0)?, view.constant(pad.operand(1)?)?.to_tensor().ok()?.to_i64s()?);
-    let rank = view.fact(x)?.rank();
-    let zeros = pad.operand(2).is_none_or(|v| is_zero(view, v) == Some(true));
-    let spatial = pads.len() == 2 * rank && pads.iter().enumerate().all(|(i, p)| *p == 0 || (i % rank > 1 && *p > 0));
-    let whole = op.mode == PadMode::Constant && pad.operand(3).is_none();
-    (whole && zeros && spatial && map_at(view, x).is_some()).then_some((x, pads))
+fn zero_padded(cx: &mut Cx<'_>, pad: &App<'_>) -> Option<(Class, Vec<i64>)> {
+    let (Op::Pad(op), view) = (pad.op, cx.view) else { return None };
+    let x = pad.operand(0).filter(|x| map_at(view, *x).is_some())?;
+    let pads = pads_of(view, pad, view.fact(x)?.rank());
+    cx.require(ZEROS.name, fills_with_zeros(view, pad, op.mode)).then_some(())?;
+    cx.require(SPATIAL.name, pads_space_only(pads.as_deref())).then_some(())?;
+    let pads = pads?;
+    Some((x, pads.iter().map(|p| p.0).chain(pads.iter().map(|p| p.1)).collect()))
 }
 
 /// The numbers of each channel of a constant map inside the pads and on the border.

@@ -7,7 +7,7 @@ use convc_runtime::{
 
 use super::{
     compose::{ConvAt, conv_at, convs_in},
-    cuts::{Cut, slice, sliced, slices_in},
+    cuts::{Cut, STEPS_OF_ONE, slice, sliced, slices_in, steps_of_one},
     finite::{FINITE_ELEMENTS, unread_elements},
     weights::zero_pad,
 };
@@ -106,13 +106,13 @@ fn rows(cx: &mut Cx<'_>, conv: &ConvAt<'_>, cut: Cut) -> Option<Expr> {
 /// Sound over the reals: channels that were not read are read with weights of 0.
 /// Requires: constant kernel of one group; a slice of channels alone, in steps of 1; numbers, not infinities, in the channels
 /// that were left out.
-/// Not sound for: a slice that also crops the map.
+/// Not sound for: a slice that also crops the map, or that takes every second channel.
 /// Exactness: reassociated.
 /// Pays: no copy of the slice; convolutions of several slices of one map meet in [`super::branch::BRANCH_ADD`].
 pub const SLICE_IN: Rule = Rule {
     name: "slice-in",
     equation: "conv(slice_c(x), w, b) => conv(x, embed(w), b)",
-    conditions: &[CHANNELS_ONLY, FINITE_ELEMENTS],
+    conditions: &[CHANNELS_ONLY, STEPS_OF_ONE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "no copy of the slice, and convolutions of slices of one map can be added up",
@@ -132,7 +132,10 @@ pub const SLICE_IN: Rule = Rule {
                 continue;
             };
             let Some(cut) = channel_cut(cx, &s.axes(), s.along.get(1).copied().flatten()) else { continue };
-            let Some((first, count)) = cut.on(size).filter(|_| cut.step == 1) else { continue };
+            let Some((first, count)) = cut.on(size) else { continue };
+            if !cx.require(STEPS_OF_ONE.name, steps_of_one([&cut])) {
+                continue;
+            }
             if !cx.require(FINITE_ELEMENTS.name, unread_elements(view, s.x)) {
                 continue;
             }

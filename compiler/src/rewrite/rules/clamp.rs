@@ -1,7 +1,7 @@
 //! Bounds of elements: Relu, Clip, and Max and Min with a constant.
 
 use convc_runtime::{
-    DType, Fact, Op,
+    DType, Op,
     ops::{
         Clip, Unary,
         unary::UnaryKind,
@@ -142,12 +142,17 @@ pub const MAX_AS_CLIP: Rule = Rule {
             (true, false) => (*b, *a),
             _ => return,
         };
-        let (Some(dtype), Some(constant)) = (view.fact(x).map(|f| f.dtype), view.constant(c)) else { return };
-        let shape = Fact::fixed(dtype, constant.shape());
-        let value = constant.to_tensor().ok().and_then(|t| t.to_f64s()).and_then(|v| v.first().copied());
-        let (Some(value), true) = (value.filter(|v| !v.is_nan()), !constant.shape().contains(&0)) else { return };
+        let (Some(dtype), Some(shape)) = (view.fact(x).map(|f| f.dtype), view.fact(c)) else { return };
+        let value = view.constant(c).and_then(|c| c.to_tensor().ok()?.to_f64s()?.first().copied());
         let one = shape.element_count().as_fixed() == Some(1) && equal_shapes(view, x, class) == Some(true);
-        if cx.require(ONE_NUMBER.name, Verdict::from_answer(Some(one), || format!("the constant is {shape}"))) {
+        let verdict = match value {
+            Some(v) if v.is_nan() => Verdict::Fails("the constant is no number".into()),
+            Some(_) => Verdict::from_answer(Some(one), || format!("the constant is {shape}")),
+            None => Verdict::Unknown("the constant is not folded".into()),
+        };
+        if cx.require(ONE_NUMBER.name, verdict)
+            && let Some(value) = value
+        {
             let bounds = match kind {
                 VariadicKind::Max => Bounds { lower: value, upper: f64::INFINITY },
                 _ => Bounds { lower: f64::NEG_INFINITY, upper: value },

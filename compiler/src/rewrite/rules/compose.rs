@@ -78,6 +78,14 @@ pub(super) fn conv_at<'a>(view: &dyn View, app: &App<'a>) -> Option<ConvAt<'a>> 
     Some(ConvAt { op, x, kernel, bias, operands: app.operands.clone() })
 }
 
+pub(super) const ONE_GROUP: Condition =
+    Condition { name: "one-group", text: "the convolution has one group: each of its outputs reads all of its inputs" };
+
+/// Whether a convolution has one group.
+pub(super) fn one_group(op: &Conv) -> Verdict {
+    Verdict::from_answer(Some(op.group == 1), || format!("the convolution has {} groups", op.group))
+}
+
 /// The convolutions in a class.
 pub(super) fn convs_in<'v>(view: &'v dyn View, class: Class) -> Vec<ConvAt<'v>> {
     view.apps(class).iter().filter_map(|app| conv_at(view, app)).collect()

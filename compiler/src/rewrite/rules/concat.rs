@@ -9,7 +9,7 @@ use super::{
     branch::{Branch, Frame, SAME_GRID},
     channels::{MAPS, mapped},
     compose::{ConvAt, conv_at, convs_in},
-    cuts::{Sliced, part, slices_in},
+    cuts::{STEPS_OF_ONE, Sliced, part, slices_in, steps_of_one},
     finite::{FINITE_ELEMENTS, finite_elements},
     read::axes::axis,
     weights::{add, floats},
@@ -294,13 +294,13 @@ fn folds(view: &dyn View, operands: &[Class]) -> bool {
 ///
 /// Sound bit for bit: what was cut apart comes together.
 /// Requires: slices of one value along the axis alone, in steps of 1, each of which begins where the last one ends.
-/// Not sound for: parts in another order.
+/// Not sound for: parts in another order; parts that leave elements out.
 /// Exactness: bitwise.
 /// Pays: nothing is copied.
 pub const JOIN_SLICES: Rule = Rule {
     name: "join-slices",
     equation: "concat(slice(x, a, b), slice(x, b, c)) => slice(x, a, c)",
-    conditions: &[ADJACENT],
+    conditions: &[STEPS_OF_ONE, ADJACENT],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
     pays: "nothing is copied",
@@ -316,11 +316,12 @@ pub const JOIN_SLICES: Rule = Rule {
             for (a, b) in pair[0].iter().flat_map(|a| pair[1].iter().map(move |b| (a, b))) {
                 let (Some(first), Some(second)) = (a.only(axis), b.only(axis)) else { continue };
                 let Some(size) = fixed_dim(view, a.x, axis).filter(|_| a.x == b.x) else { continue };
-                let (Some(first), Some(second), 1, 1) = (first.on(size), second.on(size), first.step, second.step)
-                else {
-                    continue;
-                };
                 cx.begin();
+                let steps = steps_of_one([&first, &second]);
+                let (Some(first), Some(second)) = (first.on(size), second.on(size)) else { continue };
+                if !cx.require(STEPS_OF_ONE.name, steps) {
+                    continue;
+                }
                 let verdict = if first.0 + first.1 == second.0 {
                     Verdict::Holds
                 } else {

@@ -6,7 +6,10 @@ use convc_runtime::{
 };
 
 use super::{read::axes::listed, weights::ints};
-use crate::rewrite::view::{App, Class, Expr, View};
+use crate::rewrite::{
+    rule::{Condition, Verdict},
+    view::{App, Class, Expr, View},
+};
 
 /// Ends at least this far out mean "to the end", as the operator reads them.
 const FAR: i64 = i32::MAX as i64;
@@ -57,6 +60,17 @@ impl Cut {
     fn is_whole(&self, size: &Dim) -> bool {
         let to_the_end = self.end >= FAR || size.as_fixed().is_some_and(|n| self.end >= n);
         self.start == 0 && self.step == 1 && to_the_end
+    }
+}
+
+pub(super) const STEPS_OF_ONE: Condition =
+    Condition { name: "steps-of-one", text: "what is sliced is taken forwards, in steps of 1" };
+
+/// Whether all of these cuts go forwards in steps of 1.
+pub(super) fn steps_of_one<'a>(cuts: impl IntoIterator<Item = &'a Cut>) -> Verdict {
+    match cuts.into_iter().find(|c| c.step != 1) {
+        None => Verdict::Holds,
+        Some(cut) => Verdict::Fails(format!("a slice takes steps of {}", cut.step)),
     }
 }
 

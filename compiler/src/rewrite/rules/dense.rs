@@ -15,12 +15,21 @@ use crate::rewrite::{
     view::{App, Class, Expr, View},
 };
 
-/// `x W + c` with a constant matrix `W`, and `c`, if there is one, with a number for each column.
+const UNSCALED: Condition =
+    Condition { name: "unscaled", text: "alpha and beta are 1: the product and what is added to it count as they are" };
+const OF_COLUMNS: Condition = Condition {
+    name: "one-for-each-column",
+    text: "what is added to the product is one number for each column, and not for each row",
+};
+
+/// `x W + c` with a constant matrix `W` and, if there is one, a constant `c`.
 struct Product {
     op: Gemm,
     x: Class,
     weights: Class,
     bias: Option<Class>,
+    /// Why `c` is not a number for each column, if it is none.
+    not_of_columns: Option<String>,
     dtype: DType,
     rows: i64,
     columns: i64,
@@ -29,7 +38,7 @@ struct Product {
 /// Reads an application as a [`Product`] of matrices.
 fn product_at(view: &dyn View, app: &App<'_>) -> Option<Product> {
     let op = match app.op {
-        Op::Gemm(g) if g.alpha == 1.0 && g.beta == 1.0 => g.clone(),
+        Op::Gemm(g) => g.clone(),
         Op::MatMul(_) => Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false },
         _ => return None,
     };
@@ -40,19 +49,27 @@ fn product_at(view: &dyn View, app: &App<'_>) -> Option<Product> {
     }
     let size = |axis: usize| fw.shape.get(axis).and_then(Dim::as_fixed);
     let (rows, columns) = (size(usize::from(op.trans_b))?, size(usize::from(!op.trans_b))?);
+    let mut not_of_columns = None;
     if let Some(c) = bias {
-        let fc = view.fact(c)?;
+        let fc = view.fact(c).filter(|_| view.is_constant(c))?;
         // A column of its own for each number, where there is one row of them.
         let of_columns =
             fc.element_count().as_fixed() == Some(columns) && fc.shape.last().and_then(Dim::as_fixed) == Some(columns);
-        if !view.is_constant(c) || !of_columns {
-            return None;
-        }
+        not_of_columns = (!of_columns).then(|| format!("{fc} is added to {columns} columns"));
     }
-    Some(Product { dtype: fw.dtype, op, x, weights, bias, rows, columns })
+    Some(Product { dtype: fw.dtype, op, x, weights, bias, not_of_columns, rows, columns })
 }
 
 impl Product {
+    /// Whether it is `x W + c` as it stands, with a `c` of columns.
+    fn is_plain(&self, cx: &mut Cx<'_>) -> bool {
+        let (alpha, beta) = (self.op.alpha, self.op.beta);
+        let unscaled =
+            Verdict::from_answer(Some(alpha == 1.0 && beta == 1.0), || format!("alpha is {alpha}, beta {beta}"));
+        let of_columns = self.not_of_columns.clone().map_or(Verdict::Holds, Verdict::Fails);
+        cx.require(UNSCALED.name, unscaled) && cx.require(OF_COLUMNS.name, of_columns)
+    }
+
     /// The matrix with each column, or each row, multiplied by its own number.
     fn scaled(&self, scale: Expr, of_columns: bool) -> Expr {
         let along = match (of_columns, self.op.trans_b) {
@@ -91,7 +108,7 @@ impl Product {
 pub const BN_INTO_PRODUCT: Rule = Rule {
     name: "bn-into-product",
     equation: "bn(x W + c, g, b, m, v) => x (W * s) + (c * s + b - m * s), s = g / sqrt(v + eps)",
-    conditions: &[SCALE],
+    conditions: &[UNSCALED, OF_COLUMNS, SCALE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "an operator disappears",
@@ -105,6 +122,9 @@ pub const BN_INTO_PRODUCT: Rule = Rule {
         for inner in view.apps(y) {
             cx.begin();
             let Some(p) = product_at(view, &inner) else { continue };
+            if !p.is_plain(cx) {
+                continue;
+            }
             let Some((scale, shift)) = scale_and_shift(cx, app, p.dtype) else { continue };
             let shift = match p.shift() {
                 Some(c) => add(mul(c, scale.clone()), shift),
@@ -138,7 +158,7 @@ const OWN_ROWS: Condition = Condition {
 pub const BN_BEFORE_PRODUCT: Rule = Rule {
     name: "bn-before-product",
     equation: "bn(x, g, b, m, v) W + c => x (s * W) + (c + (b - m * s) W), s = g / sqrt(v + eps)",
-    conditions: &[SCALE, OWN_ROWS],
+    conditions: &[UNSCALED, OF_COLUMNS, SCALE, OWN_ROWS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "an operator disappears",
@@ -148,7 +168,7 @@ pub const BN_BEFORE_PRODUCT: Rule = Rule {
     roots: &["Gemm", "MatMul"],
     search: |cx, _, app| {
         let view = cx.view;
-        let Some(p) = product_at(view, app).filter(|p| !p.op.trans_a) else { return };
+        let Some(p) = product_at(view, app) else { return };
         for inner in view.apps(p.x) {
             if is_view(&inner) {
                 let Some(z) = inner.operand(0) else { continue };
@@ -172,8 +192,12 @@ fn before(cx: &mut Cx<'_>, app: &App<'_>, p: &Product, norm: &App<'_>, place: &d
     };
     let Some(channels) = sizes.first().copied().flatten().filter(|c| *c > 0) else { return };
     cx.begin();
+    if !p.is_plain(cx) {
+        return;
+    }
     let count = sizes.iter().try_fold(1i64, |n, s| n.checked_mul((*s)?));
     let verdict = match count {
+        _ if p.op.trans_a => Verdict::Fails("the map is transposed: the rows meet samples".into()),
         Some(n) if n == p.rows => Verdict::Holds,
         Some(n) => Verdict::Fails(format!("a sample has {n} elements, the matrix {} rows", p.rows)),
         None => Verdict::Unknown("how many elements a sample has is not known".into()),
@@ -193,6 +217,9 @@ fn before(cx: &mut Cx<'_>, app: &App<'_>, p: &Product, norm: &App<'_>, place: &d
     cx.rewrite(lhs, p.with(place(x.into()), p.scaled(spread(scale), false), Some(shift)));
 }
 
+const SAME_OPERAND: Condition =
+    Condition { name: "same-operand", text: "both products take x as it stands, or both take it transposed" };
+
 /// `(x W1 + c1) +- (x W2 + c2)  =>  x (W1 +- W2) + (c1 +- c2)`
 ///
 /// Sound over the reals: a product is linear in its matrix.
@@ -203,7 +230,7 @@ fn before(cx: &mut Cx<'_>, app: &App<'_>, p: &Product, norm: &App<'_>, place: &d
 pub const PRODUCT_ADD: Rule = Rule {
     name: "product-add",
     equation: "(x W1 + c1) + (x W2 + c2) => x (W1 + W2) + (c1 + c2); (x W1 + c1) - (x W2 + c2) => x (W1 - W2) + (c1 - c2)",
-    conditions: &[],
+    conditions: &[SAME_OPERAND, UNSCALED, OF_COLUMNS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "one product and no addition",
@@ -226,10 +253,16 @@ pub const PRODUCT_ADD: Rule = Rule {
         };
         for (first, p) in products(left) {
             for (second, q) in products(right) {
-                if p.x != q.x || p.op.trans_a != q.op.trans_a || p.columns != q.columns {
+                if p.x != q.x || p.columns != q.columns {
                     continue;
                 }
                 cx.begin();
+                let same = Verdict::from_answer(Some(p.op.trans_a == q.op.trans_a), || {
+                    "one product takes x transposed, the other as it stands".into()
+                });
+                if !cx.require(SAME_OPERAND.name, same) || !p.is_plain(cx) || !q.is_plain(cx) {
+                    continue;
+                }
                 let turned =
                     if p.op.trans_b == q.op.trans_b { q.weights.into() } else { transpose(q.weights.into(), &[1, 0]) };
                 let shift = match (p.shift(), q.shift()) {

@@ -6,7 +6,7 @@ use convc_runtime::{
     window::AutoPad,
 };
 
-use super::pad::pads_of;
+use super::pad::{SPATIAL, pads_of, pads_space_only};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -53,9 +53,9 @@ const NEVER_WINS: Condition = Condition {
     name: "never-wins",
     text: "the padding is no larger than any element: minus infinity, or not above 0 around a map that has no negative element",
 };
-const SPATIAL: Condition = Condition {
-    name: "pads-space-only",
-    text: "only spatial axes are padded, by numbers that are known and not negative",
+const NO_CEIL: Condition = Condition {
+    name: "no-ceil-mode",
+    text: "no `ceil_mode`, which leaves out a last window that begins in the pool's own padding and not one that begins in a Pad's",
 };
 
 /// `maxpool(pad(x, p, v); q)  =>  maxpool(x; p + q)`
@@ -69,7 +69,7 @@ const SPATIAL: Condition = Condition {
 pub const PAD_INTO_MAXPOOL: Rule = Rule {
     name: "pad-into-maxpool",
     equation: "maxpool(pad(x, p, v); pads q) => maxpool(x; pads p + q)",
-    conditions: &[SPATIAL, NEVER_WINS, MEETS],
+    conditions: &[NO_CEIL, SPATIAL, NEVER_WINS, MEETS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a copy of the map disappears",
@@ -78,33 +78,31 @@ pub const PAD_INTO_MAXPOOL: Rule = Rule {
     proposals: None,
     roots: &["MaxPool"],
     search: |cx, _, app| {
-        let Some(pool) = pool_at(app).filter(|p| !p.ceil_mode) else { return };
+        let Some(pool) = pool_at(app) else { return };
         let Some(padded) = app.operand(0) else { return };
         let view = cx.view;
         for pad in view.apps(padded) {
             cx.begin();
-            if !matches!(pad.op, Op::Pad(p) if p.mode == PadMode::Constant) {
-                continue;
-            }
+            let Op::Pad(op) = pad.op else { continue };
             let Some(x) = pad.operand(0) else { continue };
             let Some(sizes) = sizes(view, x, pool) else { continue };
             let n = sizes.len();
+            let other = || "the last window may be another one".to_owned();
+            if !cx.require(NO_CEIL.name, Verdict::from_answer(Some(!pool.ceil_mode), other)) {
+                continue;
+            }
             let pads = pads_of(view, &pad, n + 2);
-            let verdict = match &pads {
-                None => Verdict::Unknown("how much is padded is not known".into()),
-                Some(p) if p.iter().take(2).any(|p| *p != (0, 0)) => {
-                    Verdict::Fails("batch or channels are padded".into())
-                }
-                Some(p) if p.iter().any(|p| p.0 < 0 || p.1 < 0) => Verdict::Fails("a pad is negative".into()),
-                Some(_) => Verdict::Holds,
-            };
-            let (true, Some(pads)) = (cx.require(SPATIAL.name, verdict), pads) else { continue };
+            let only = pads_space_only(pads.as_deref());
+            let (true, Some(pads)) = (cx.require(SPATIAL.name, only), pads) else { continue };
             let value = match pad.operand(2) {
                 None => Some(0.0),
                 Some(v) => view.constant(v).and_then(|c| c.to_tensor().ok()?.to_f64s()?.first().copied()),
             };
             let nonnegative = is_nonnegative(view, x);
             let verdict = match value {
+                _ if op.mode != PadMode::Constant => {
+                    Verdict::Fails("the border is reflected or wrapped, or repeats the edge".into())
+                }
                 Some(f64::NEG_INFINITY) => Verdict::Holds,
                 Some(v) if v <= 0.0 && nonnegative == Some(true) => Verdict::Holds,
                 Some(v) if v <= 0.0 => Verdict::Unknown("the map may have negative elements".into()),

@@ -10,11 +10,11 @@ use super::{read::axes::listed, weights::ints};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View, is_zero},
+    view::{App, Expr, View, is_zero},
 };
 
-const ZEROS: Condition = Condition { name: "pads-with-zeros", text: "the padding is constant and 0" };
-const SPATIAL: Condition = Condition {
+pub(super) const ZEROS: Condition = Condition { name: "pads-with-zeros", text: "the padding is constant and 0" };
+pub(super) const SPATIAL: Condition = Condition {
     name: "pads-space-only",
     text: "only spatial axes are padded, by numbers that are known and not negative",
 };
@@ -36,16 +36,23 @@ pub(super) fn pads_of(view: &dyn View, app: &App<'_>, rank: usize) -> Option<Vec
     Some(out)
 }
 
-/// Whether a `Pad` fills with zeros.
-fn fills_with_zeros(view: &dyn View, app: &App<'_>) -> Option<bool> {
-    match app.operand(2) {
-        None => Some(true),
-        Some(v) => is_zero(view, v),
+/// Whether a `Pad` of this mode fills with zeros.
+pub(super) fn fills_with_zeros(view: &dyn View, app: &App<'_>, mode: PadMode) -> Verdict {
+    if mode != PadMode::Constant {
+        return Verdict::Fails("the border is reflected or wrapped, or repeats the edge".into());
     }
+    let zeros = app.operand(2).map_or(Some(true), |v| is_zero(view, v));
+    Verdict::from_answer(zeros, || "the map is padded with another value than 0".into())
 }
 
-fn pads_in<'v>(view: &'v dyn View, class: Class) -> Vec<App<'v>> {
-    view.apps(class).into_iter().filter(|a| matches!(a.op, Op::Pad(p) if p.mode == PadMode::Constant)).collect()
+/// Whether these pads, if they are known, are those of spatial axes alone, and none is negative.
+pub(super) fn pads_space_only(pads: Option<&[(i64, i64)]>) -> Verdict {
+    match pads {
+        None => Verdict::Unknown("how much is padded is not known".into()),
+        Some(p) if p.iter().take(2).any(|p| *p != (0, 0)) => Verdict::Fails("batch or channels are padded".into()),
+        Some(p) if p.iter().any(|p| p.0 < 0 || p.1 < 0) => Verdict::Fails("a pad is negative".into()),
+        Some(_) => Verdict::Holds,
+    }
 }
 
 /// `conv(pad(x, p, 0), w, b; q)  =>  conv(x, w, b; p + q)`
@@ -71,26 +78,16 @@ pub const PAD_INTO_CONV: Rule = Rule {
         let Op::Conv(conv) = app.op else { return };
         let (Some(x), AutoPad::NotSet) = (app.operand(0), conv.auto_pad) else { return };
         let view = cx.view;
-        for pad in pads_in(view, x) {
+        for pad in view.apps(x) {
+            let Op::Pad(op) = pad.op else { continue };
             cx.begin();
             let Some(source) = pad.operand(0) else { continue };
             let Some(rank) = view.fact(source).map(convc_runtime::Fact::rank) else { continue };
-            let zeros = Verdict::from_answer(fills_with_zeros(view, &pad), || {
-                "the map is padded with another value than 0".into()
-            });
-            if !cx.require(ZEROS.name, zeros) {
+            if !cx.require(ZEROS.name, fills_with_zeros(view, &pad, op.mode)) {
                 continue;
             }
             let pads = pads_of(view, &pad, rank);
-            let verdict = match &pads {
-                None => Verdict::Unknown("how much is padded is not known".into()),
-                Some(p) if p.iter().take(2).any(|p| *p != (0, 0)) => {
-                    Verdict::Fails("batch or channels are padded".into())
-                }
-                Some(p) if p.iter().any(|p| p.0 < 0 || p.1 < 0) => Verdict::Fails("a pad is negative".into()),
-                Some(_) => Verdict::Holds,
-            };
-            if !cx.require(SPATIAL.name, verdict) {
+            if !cx.require(SPATIAL.name, pads_space_only(pads.as_deref())) {
                 continue;
             }
             let Some(pads) = pads else { continue };

@@ -14,9 +14,9 @@ use super::{
     weights::{add, mul, reshape, sum},
 };
 use crate::rewrite::{
-    rule::{Exactness, Phase, Rule},
+    rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View},
+    view::{App, Class, Expr, View, same_shape},
 };
 
 /// The size of the last axis of a class, if it is fixed.
@@ -118,6 +118,15 @@ fn rows_at(view: &dyn View, app: &App<'_>) -> Option<Rows> {
     Some(Rows { over, x, weights, bias: None, dtype: fw.dtype, columns })
 }
 
+const CHANNELS_LAST: Condition = Condition {
+    name: "channels-last",
+    text: "the Transpose makes channels the last axis, which the matrix has a row for each of",
+};
+const KEEPS_CHANNELS: Condition = Condition {
+    name: "view-keeps-channels",
+    text: "a view behind the convolution, if there is one, keeps batch and channels as they are",
+};
+
 /// `transpose(conv1x1(x, s, t)) W + c  =>  transpose(x) (s * W) + (c + t W)`, depthwise; a view between them as well
 ///
 /// Sound over the reals: a depthwise 1x1 convolution is affine in each channel, the Transpose makes channels the last axis, and
@@ -129,7 +138,7 @@ fn rows_at(view: &dyn View, app: &App<'_>) -> Option<Rows> {
 pub const SCALE_BEFORE_ROWS: Rule = Rule {
     name: "scale-before-rows",
     equation: "transpose(conv(x, s, t)) W + c => transpose(x) (s * W) + (c + t W)",
-    conditions: &[],
+    conditions: &[CHANNELS_LAST, KEEPS_CHANNELS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a pass over the map disappears",
@@ -142,9 +151,16 @@ pub const SCALE_BEFORE_ROWS: Rule = Rule {
         for rows in rows_of(view, app) {
             for turned in view.apps(rows.x) {
                 let Op::Transpose(t) = turned.op else { continue };
-                let Some(z) = turned.operand(0).filter(|_| t.perm.last() == Some(&1)) else { continue };
-                for (conv, between) in per_channel(view, z) {
+                let Some(z) = turned.operand(0) else { continue };
+                for (conv, between, kept) in per_channel(view, z) {
                     cx.begin();
+                    let last = Verdict::from_answer(Some(t.perm.last() == Some(&1)), || {
+                        format!("its order of axes is {:?}", t.perm)
+                    });
+                    let kept = Verdict::from_answer(kept, || "the view joins or cuts samples or channels".into());
+                    if !cx.require(CHANNELS_LAST.name, last) || !cx.require(KEEPS_CHANNELS.name, kept) {
+                        continue;
+                    }
                     let channels = conv.kernel.outputs;
                     let place = |x: Expr| {
                         Expr::of(&turned)
@@ -170,23 +186,19 @@ pub const SCALE_BEFORE_ROWS: Rule = Rule {
     },
 };
 
-/// The depthwise 1x1 convolutions that a class is, or is a view of, and the view.
-fn per_channel<'v>(view: &'v dyn View, class: Class) -> Vec<(ConvAt<'v>, Option<Expr>)> {
+/// The depthwise 1x1 convolutions that a class is, or is a view of, the view, and whether it keeps batch and channels.
+fn per_channel<'v>(view: &'v dyn View, class: Class) -> Vec<(ConvAt<'v>, Option<Expr>, Option<bool>)> {
     let plain = |class: Class| {
         let own = |c: &ConvAt<'_>| is_pointwise(c) && c.kernel.inputs == 1 && c.kernel.group == c.kernel.outputs;
         convs_in(view, class).into_iter().filter(move |c| own(c))
     };
-    let mut found: Vec<(ConvAt<'v>, Option<Expr>)> = plain(class).map(|c| (c, None)).collect();
+    let mut found: Vec<_> = plain(class).map(|c| (c, None, Some(true))).collect();
     for app in view.apps(class).iter().filter(|a| is_view(a)) {
         let Some(u) = app.operand(0) else { continue };
-        let kept = match (view.fact(u), view.fact(class)) {
-            (Some(f), Some(g)) => {
-                f.rank() > 2 && g.rank() > 2 && (0..2).all(|a| f.shape[a].equals(&g.shape[a]) == Some(true))
-            }
-            _ => false,
-        };
-        if kept {
-            found.extend(plain(u).map(|c| (c, Some(Expr::of(app)))));
+        let (Some(f), Some(g)) = (view.fact(u), view.fact(class)) else { continue };
+        if f.rank() > 2 && g.rank() > 2 {
+            let kept = same_shape(&f.shape[..2], &g.shape[..2]);
+            found.extend(plain(u).map(|c| (c, Some(Expr::of(app)), kept)));
         }
     }
     found

@@ -3,7 +3,7 @@
 use convc_runtime::{Op, ops::Conv};
 
 use super::{
-    compose::{ConvAt, conv_at, convs_in},
+    compose::{ConvAt, ONE_GROUP, conv_at, convs_in, one_group},
     concat::{concat, concatenated},
     cuts::{part, sliced},
 };
@@ -24,13 +24,13 @@ const OWN_ROWS: Condition =
 /// Sound bit for bit: an output channel depends on its own row of the kernel. Read from right to left it merges siblings:
 /// `proposals` puts the left sides of all convolutions of one input into the e-graph, and a joint choice takes them.
 /// Requires: constant kernels of one group; a slice that takes the rows of one kernel, all of them.
-/// Not sound for: a slice that takes rows of two kernels.
+/// Not sound for: a slice that takes rows of two kernels; several groups, to which the rows of one kernel are others than to all.
 /// Exactness: bitwise.
 /// Pays: the input is read once. The slices are copies, so it pays for convolutions of few outputs on large maps.
 pub const H_MERGE: Rule = Rule {
     name: "h-merge",
     equation: "slice_c(conv(x, concat(w1, w2), concat(b1, b2))) => conv(x, w1, b1)",
-    conditions: &[OWN_ROWS],
+    conditions: &[ONE_GROUP, OWN_ROWS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
     pays: "the input of several convolutions is read once",
@@ -41,11 +41,8 @@ pub const H_MERGE: Rule = Rule {
     search: |cx, _, app| {
         let view = cx.view;
         let Some(s) = sliced(view, app) else { return };
-        let Some(cut) = s.only(1).filter(|c| c.step == 1) else { return };
+        let Some(cut) = s.only(1) else { return };
         for conv in convs_in(view, s.x) {
-            if conv.op.group != 1 {
-                continue;
-            }
             let Some((first, count)) = cut.on(conv.kernel.outputs) else { continue };
             let Some((w, kernels)) = parts(view, conv.weights()) else { continue };
             let bias = match conv.bias {
@@ -63,11 +60,17 @@ pub const H_MERGE: Rule = Rule {
                 continue;
             }
             cx.begin();
+            if !cx.require(ONE_GROUP.name, one_group(conv.op)) {
+                continue;
+            }
             let starts: Vec<i64> = rows.iter().scan(0, |at, n| Some(std::mem::replace(at, *at + n))).collect();
-            let exact = (0..rows.len()).find(|&i| starts[i] == first && rows[i] == count);
+            let exact = (0..rows.len()).find(|&i| starts[i] == first && rows[i] == count && cut.step == 1);
             let verdict = match exact {
                 Some(_) => Verdict::Holds,
-                None => Verdict::Fails(format!("{count} channels from {first} on, the kernels have {rows:?}")),
+                None if cut.step == 1 => {
+                    Verdict::Fails(format!("{count} channels from {first} on, the kernels have {rows:?}"))
+                }
+                None => Verdict::Fails(format!("{count} channels from {first} on in steps of {}", cut.step)),
             };
             if !cx.require(OWN_ROWS.name, verdict) {
                 continue;

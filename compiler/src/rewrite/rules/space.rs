@@ -7,7 +7,7 @@ use convc_runtime::{
 };
 
 use super::{
-    compose::{ConvAt, conv_at, convs_in},
+    compose::{ConvAt, ONE_GROUP, conv_at, convs_in, one_group},
     cuts::{Cut, Sliced, slice, sliced, slices_in},
     finite::{FINITE_ELEMENTS, unread_elements},
 };
@@ -286,20 +286,29 @@ fn reading(conv: &ConvAt<'_>, a: usize, size: i64) -> Option<(i64, i64)> {
     Some((taps.clone().find(|t| reads(*t))?, taps.rev().find(|t| reads(*t))?))
 }
 
-const UNDILATED: Condition =
+pub(super) const UNDILATED: Condition =
     Condition { name: "undilated", text: "the kernel is not dilated, or has one tap along the axes where it is" };
+
+/// Whether taps that lie apart are neighbours.
+pub(super) fn undilated(conv: &ConvAt<'_>) -> Verdict {
+    match (0..conv.spatial()).find(|&a| conv.kernel.taps[a] > 1 && conv.op.dilations[a] > 1) {
+        None => Verdict::Holds,
+        Some(a) => Verdict::Fails(format!("the kernel is dilated by {} along spatial axis {a}", conv.op.dilations[a])),
+    }
+}
 
 /// `conv(space_to_depth_b(x), w; s, p)  =>  conv(x, depth_to_space_b(w); b s, b p)`
 ///
 /// Sound bit for bit: channel `(i, j, c)` of the rearranged map at `q` is channel `c` of the map at `b q + (i, j)`.
 /// Requires: a constant kernel of one group without dilation; 2 spatial axes.
-/// Not sound for: dilated kernels, whose taps lie `b d` apart in blocks of `b`.
+/// Not sound for: dilated kernels, whose taps lie `b d` apart in blocks of `b`; several groups, of which each reads channels that
+/// are places of all channels of the map.
 /// Exactness: bitwise.
 /// Pays: no rearrangement, the same arithmetic.
 pub const FOCUS: Rule = Rule {
     name: "focus",
     equation: "conv(space_to_depth(x, b), w; strides s, pads p) => conv(x, depth_to_space(w, b); strides b s, pads b p)",
-    conditions: &[UNDILATED],
+    conditions: &[UNDILATED, ONE_GROUP],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
     pays: "no rearrangement",
@@ -310,7 +319,7 @@ pub const FOCUS: Rule = Rule {
     search: |cx, class, app| {
         let view = cx.view;
         let Some(conv) = conv_at(view, app) else { return };
-        if conv.op.group != 1 || conv.spatial() != 2 {
+        if conv.spatial() != 2 {
             return;
         }
         for inner in view.apps(conv.x) {
@@ -325,19 +334,14 @@ pub const FOCUS: Rule = Rule {
 
 fn focus(cx: &mut Cx<'_>, conv: &ConvAt<'_>, lhs: Expr, x: Class, block: i64, mode: &DepthMode) {
     cx.begin();
-    let dilated = (0..2).find(|&a| conv.kernel.taps[a] > 1 && conv.op.dilations[a] > 1);
-    let verdict = match dilated {
-        None => Verdict::Holds,
-        Some(a) => Verdict::Fails(format!("the kernel is dilated by {} along spatial axis {a}", conv.op.dilations[a])),
-    };
-    if !cx.require(UNDILATED.name, verdict) {
+    if !cx.require(UNDILATED.name, undilated(conv)) || !cx.require(ONE_GROUP.name, one_group(conv.op)) {
         return;
     }
     let op = Conv {
         strides: conv.op.strides.iter().map(|s| s * block).collect(),
         pads: conv.op.pads.iter().map(|p| p * block).collect(),
         dilations: vec![1; 2],
-        group: 1,
+        group: conv.op.group,
         auto_pad: AutoPad::NotSet,
     };
     let spread = DepthToSpace { blocksize: block, mode: mode.clone() };

@@ -5,7 +5,11 @@ use convc_runtime::{
     ops::{Conv, DepthToSpace, Gather, SpaceToDepth, depth_space::DepthMode},
 };
 
-use super::{compose::conv_at, weights::ints};
+use super::{
+    compose::{ONE_GROUP, conv_at, one_group},
+    space::{UNDILATED, undilated},
+    weights::ints,
+};
 use crate::rewrite::{
     index_map::{
         IndexMap, Table,
@@ -221,14 +225,14 @@ fn gather(x: Expr, channels: &[i64]) -> Expr {
 /// Sound over the reals: where `blocks` rearranges blocks of `b` into channels in the order `q`, tap `t` of the channel that
 /// is place `i` of the blocks reads `b t + i` of the map.
 /// Requires: the places of blocks as for `blocks-as-space-to-depth`; one group, no dilation, 2 spatial axes.
-/// Not sound for: channels that are neighbouring rows and not every b-th; sizes that are no multiples of b.
+/// Not sound for: dilated kernels, whose taps lie `b d` apart in blocks of `b`; channels that are neighbouring rows and not every b-th; sizes that are no multiples of b.
 /// Recognised and not explored: the order of channels, which costs a pass over the map of its own, never stands in the graph.
 /// Exactness: reassociated (channels and taps are summed in another order).
 /// Pays: no rearrangement, the same arithmetic.
 pub const CONV: Rule = Rule {
     name: "space-to-depth-into-conv",
     equation: "conv(blocks(x), w; strides s, pads p) => conv(x, depth_to_space(w[:, inverse], b); strides b s, pads b p)",
-    conditions: &[BLOCKS, WHOLE],
+    conditions: &[BLOCKS, WHOLE, UNDILATED, ONE_GROUP],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "no rearrangement",
@@ -241,8 +245,11 @@ pub const CONV: Rule = Rule {
         let Some(rearranged) = app.operand(0) else { return };
         let Some(found) = blocks(view, rearranged) else { return };
         let Some(conv) = conv_at(view, app) else { return };
-        let dilated = (0..conv.spatial()).any(|a| conv.kernel.taps[a] > 1 && conv.op.dilations[a] > 1);
-        if conv.op.group != 1 || conv.spatial() != 2 || dilated || !holds(cx, &found) {
+        if conv.spatial() != 2
+            || !holds(cx, &found)
+            || !cx.require(UNDILATED.name, undilated(&conv))
+            || !cx.require(ONE_GROUP.name, one_group(conv.op))
+        {
             return;
         }
         let b = found.side;

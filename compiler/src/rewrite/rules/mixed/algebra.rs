@@ -203,15 +203,17 @@ pub const MIXED_CONV_BIAS: Rule = Rule {
                 let Some(sizes) = view.fact(c).and_then(|f| f.fixed_shape()) else { continue };
                 let rank = m.shape.len() - 1;
                 let padded: Vec<usize> =
-                    std::iter::repeat_n(1, rank.saturating_sub(sizes.len())).chain(sizes).collect();
+                    std::iter::repeat_n(1, rank.saturating_sub(sizes.len())).chain(sizes.iter().copied()).collect();
                 let per_channel = padded.len() == rank
                     && padded[0] as i64 == bias.samples
                     && padded[1] as i64 == m.shape[1]
                     && padded[2..].iter().all(|&s| s == 1)
                     && view.fact(m.r).is_some_and(|f| f.shape[0] == n);
-                let Some((routes, weights)) = assemble(&bias.blocks, &n).filter(|_| per_channel) else { continue };
+                let Some((routes, weights)) = assemble(&bias.blocks, &n) else { continue };
                 // Samples and channels may be as many: sizes do not tell them apart.
-                let verdict = if bias.before == 1 || bias.samples == 1 {
+                let verdict = if !per_channel {
+                    Verdict::Fails(format!("what is added is {sizes:?}, the kernels have {} outputs", m.shape[1]))
+                } else if bias.before == 1 || bias.samples == 1 {
                     Verdict::Holds
                 } else {
                     Verdict::Fails(format!(

@@ -32,6 +32,10 @@ fn repeats(view: &dyn View, c: Class, n: i64) -> Verdict {
     }
 }
 
+const SAMPLES_ARE_GROUPS: Condition = Condition {
+    name: "samples-are-groups",
+    text: "the groups of the convolution are those of all samples, so that none reads two of them",
+};
 const SAME_KERNELS: Condition =
     Condition { name: "same-kernels", text: "all samples have the same kernels, and the same biases" };
 
@@ -39,13 +43,13 @@ const SAME_KERNELS: Condition =
 ///
 /// Sound bit for bit: the groups do not see each other, and each sample's are the same.
 /// Requires: constant kernels and biases that repeat for every sample.
-/// Not sound for: a kernel of its own for each sample.
+/// Not sound for: a kernel of its own for each sample; a group that reads several samples.
 /// Exactness: bitwise.
 /// Pays: the kernel is stored once, and what follows meets a convolution of the batch.
 pub const CONV_OF_FOLDED_BATCH: Rule = Rule {
     name: "conv-of-folded-batch",
     equation: "conv(view(x), [w, .., w], [b, .., b], N g groups) => view(conv(x, w, b, g groups))",
-    conditions: &[SAME_KERNELS],
+    conditions: &[SAMPLES_ARE_GROUPS, SAME_KERNELS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
     pays: "one kernel instead of one for each sample",
@@ -70,8 +74,11 @@ fn unfold(cx: &mut Cx<'_>, class: Class, c: &ConvAt<'_>) -> Option<(Expr, Expr)>
         let channels = shape.get(1)?.as_fixed()?;
         let rest = shape.len() == folded.len() && shape[2..] == folded[2..];
         let all = folded[0].as_fixed() == Some(1) && folded[1].as_fixed() == Some(n * channels);
-        (rest && all && c.op.group % n == 0 && c.kernel.outputs % n == 0).then(|| (Expr::of(&app), x, n))
+        (rest && all).then(|| (Expr::of(&app), x, n))
     })?;
+    let grouped = c.op.group % n == 0 && c.kernel.outputs % n == 0;
+    let reason = || format!("{} groups for {n} samples", c.op.group);
+    cx.require(SAMPLES_ARE_GROUPS.name, Verdict::from_answer(Some(grouped), reason)).then_some(())?;
     let Expr::Class(weights) = c.kernel.weights else { return None };
     let mut verdict = repeats(view, weights, n);
     if let (Verdict::Holds, Some(b)) = (&verdict, c.bias) {
@@ -80,7 +87,7 @@ fn unfold(cx: &mut Cx<'_>, class: Class, c: &ConvAt<'_>) -> Option<(Expr, Expr)>
     cx.require(SAME_KERNELS.name, verdict).then_some(())?;
     let outputs = c.kernel.outputs / n;
     let first = |c: Class| slice(c.into(), 0, 0, outputs);
-    let op = Conv { group: c.op.group / n, ..c.op.clone() };
+    let op = Conv { group: (c.op.group / n).max(1), ..c.op.clone() };
     let y = Expr::op(op, vec![Some(x.into()), Some(first(weights)), c.bias.map(first)]);
     let sizes = view.fact(class)?.shape[2..].iter().map(|d| d.as_fixed().unwrap_or(0));
     let sizes: Vec<i64> = [1, n * outputs].into_iter().chain(sizes).collect();

@@ -1,5 +1,7 @@
 //! The results of all experts, weighted by sample and added up.
 
+use std::collections::BTreeMap;
+
 use convc_runtime::{
     Dim, Op,
     ops::{Conv, binary::BinaryKind, variadic::VariadicKind},
@@ -215,7 +217,7 @@ pub const MIXED_CONV_SINGLE: Rule = Rule {
             (r.into(), Coefficients { matrix, class: r, samples: map[0].clone(), row: None, experts: 1 }, None)
         });
         let lhs = Expr::of(app).with_operand(place, expert.lhs.clone()).with_operand(1 - place, spelled);
-        merge(cx, class, lhs, Summands { weighted: vec![Weighted { expert, of, column }], rest: Vec::new() });
+        merge(cx, class, lhs, Summands { weighted: vec![Weighted { expert, of, column }], ..Summands::default() });
     },
 };
 
@@ -224,6 +226,8 @@ pub const MIXED_CONV_SINGLE: Rule = Rule {
 struct Summands {
     weighted: Vec<Weighted>,
     rest: Vec<Class>,
+    /// Sums without a weighted summand, and how many sums deep there is none: what several sums share is looked through once.
+    barren: BTreeMap<Class, usize>,
 }
 
 fn is_sum(app: &App<'_>) -> bool {
@@ -261,7 +265,7 @@ impl Summands {
             return None;
         }
         for app in view.apps(x) {
-            if is_sum(&app) && depth > 0 {
+            if is_sum(&app) && depth > 0 && self.barren.get(&x).is_none_or(|d| *d < depth) {
                 let (w, r) = (self.weighted.len(), self.rest.len());
                 if let Some(lhs) = self.read(cx, x, &app, depth - 1)
                     && self.weighted.len() > w
@@ -270,6 +274,7 @@ impl Summands {
                 }
                 self.weighted.truncate(w);
                 self.rest.truncate(r);
+                self.barren.insert(x, depth);
             }
             if let Some(lhs) = self.weighted(view, x, &app) {
                 return Some(lhs);

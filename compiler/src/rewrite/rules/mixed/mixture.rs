@@ -29,6 +29,9 @@ pub(super) struct Mixture {
 /// How far the search for a mixture looks.
 const DEPTH: usize = 24;
 
+/// The most summands of a mixture: a sum of a sum with itself, over and over, has more than can be written.
+const MOST: usize = 1024;
+
 /// Reads a class as a mixture.
 pub(super) fn mixture(view: &dyn View, class: Class) -> Option<Mixture> {
     go(view, class, DEPTH)
@@ -342,6 +345,9 @@ fn sum(view: &dyn View, app: &App<'_>, shape: &[i64], depth: usize) -> Option<Mi
                     return None;
                 }
                 w.blocks.extend(part.blocks);
+                if w.blocks.len() > MOST {
+                    return None;
+                }
                 w
             }
         });

@@ -7,6 +7,8 @@ mod source;
 mod sums;
 mod weighed;
 
+use std::collections::BTreeMap;
+
 use convc_runtime::ops::SplitAttention;
 
 use self::{
@@ -75,27 +77,56 @@ pub const SPLIT_ATTENTION: Rule = Rule {
 
 /// Whether a product with a softmax or sigmoid is in sight: a quick look before the values are read channel by channel.
 fn weighs(view: &dyn View, app: &App<'_>) -> bool {
-    fn gate(view: &dyn View, class: Class, depth: usize) -> bool {
-        depth > 0
-            && view.apps(class).iter().any(|app| match app.op.name() {
+    Sight { view, gates: BTreeMap::new(), products: BTreeMap::new() }.product(app, 12)
+}
+
+/// A look for gates and products, which passes each class that several operators share once.
+struct Sight<'a> {
+    view: &'a dyn View,
+    /// How many operators deep there is no gate in a class.
+    gates: BTreeMap<Class, usize>,
+    /// How many operators deep there is no product in a class.
+    products: BTreeMap<Class, usize>,
+}
+
+impl Sight<'_> {
+    fn gate(&mut self, class: Class, depth: usize) -> bool {
+        if self.gates.get(&class).is_some_and(|d| *d >= depth) {
+            return false;
+        }
+        let found = depth > 0
+            && self.view.apps(class).iter().any(|app| match app.op.name() {
                 "Sigmoid" | "Softmax" => true,
                 "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Slice" | "Gather" | "Sub"
-                | "Identity" => app.operands.iter().flatten().any(|&o| gate(view, o, depth - 1)),
+                | "Identity" => app.operands.iter().flatten().any(|&o| self.gate(o, depth - 1)),
                 _ => false,
-            })
+            });
+        if !found {
+            self.gates.insert(class, depth);
+        }
+        found
     }
-    fn product(view: &dyn View, app: &App<'_>, depth: usize) -> bool {
+
+    fn product(&mut self, app: &App<'_>, depth: usize) -> bool {
         depth > 0
             && match app.op.name() {
-                "Mul" => app.operands.iter().flatten().any(|&o| gate(view, o, 10)),
+                "Mul" => app.operands.iter().flatten().any(|&o| self.gate(o, 10)),
                 "Add" | "Sum" | "Sub" | "ReduceSum" | "Reshape" | "Slice" | "Transpose" | "Unsqueeze" | "Squeeze"
-                | "Concat" | "Gather" => {
-                    app.operands.iter().flatten().any(|&o| view.apps(o).iter().any(|a| product(view, a, depth - 1)))
-                }
+                | "Concat" | "Gather" => app.operands.iter().flatten().any(|&o| self.product_in(o, depth - 1)),
                 _ => false,
             }
     }
-    product(view, app, 12)
+
+    fn product_in(&mut self, class: Class, depth: usize) -> bool {
+        if self.products.get(&class).is_some_and(|d| *d >= depth) {
+            return false;
+        }
+        let found = self.view.apps(class).iter().any(|a| self.product(a, depth));
+        if !found {
+            self.products.insert(class, depth);
+        }
+        found
+    }
 }
 
 fn recognise(cx: &mut Cx<'_>, class: Class) {
