@@ -247,7 +247,7 @@ fn finite(op: &Op, operands: &[Option<Known<'_>>]) -> Finite {
 }
 
 /// Whether every element of the result is one of operand 0's.
-fn takes_from_first(op: &Op) -> bool {
+pub(super) fn takes_from_first(op: &Op) -> bool {
     match properties(op).movement {
         Movement::View | Movement::Permutes | Movement::Picks => true,
         Movement::Computes | Movement::Pads | Movement::Joins => false,

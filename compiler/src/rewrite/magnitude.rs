@@ -12,6 +12,7 @@ use convc_runtime::{
 };
 
 use super::{
+    elements::takes_from_first,
     verdict::Verdict,
     view::{Class, Expr, View},
 };
@@ -283,7 +284,7 @@ impl Bounds<'_> {
                 };
                 Ok(self.bound(at(0)?, depth)?.max(value))
             }
-            op if moves(op) => self.bound(at(0)?, depth),
+            op if takes_from_first(op) => self.bound(at(0)?, depth),
             op => Err(unknown(format!("how large {} makes a number is not known", op.name()))),
         }
     }
@@ -300,7 +301,11 @@ impl Bounds<'_> {
                 Op::Binary(b) if b.kind == BinaryKind::Mul => {
                     Ok(s.smallest(at(0)?, depth)? * s.smallest(at(1)?, depth)?)
                 }
-                op if moves(op) && !matches!(op, Op::Pad(_)) => s.smallest(at(0)?, depth),
+                Op::Concat(_) => {
+                    let mut each = operands.iter().flatten().map(|o| s.smallest(o, depth));
+                    each.try_fold(f64::INFINITY, |least, one| Ok(least.min(one?)))
+                }
+                op if takes_from_first(op) => s.smallest(at(0)?, depth),
                 _ => Err(fails()),
             }
         };
@@ -359,23 +364,7 @@ impl Bounds<'_> {
 
 /// Whether an operator only puts elements elsewhere, zeros beside them included.
 fn moves(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Reshape(_)
-            | Op::Flatten(_)
-            | Op::Squeeze(_)
-            | Op::Unsqueeze(_)
-            | Op::Identity(_)
-            | Op::Transpose(_)
-            | Op::Concat(_)
-            | Op::Slice(_)
-            | Op::Gather(_)
-            | Op::Expand(_)
-            | Op::Tile(_)
-            | Op::Pad(_)
-            | Op::DepthToSpace(_)
-            | Op::SpaceToDepth(_)
-    )
+    takes_from_first(op) || matches!(op, Op::Concat(_) | Op::Pad(_))
 }
 
 /// Whether an operator makes numbers that its operands do not hold, of floating-point ones.

@@ -7,7 +7,10 @@ use convc_runtime::{
     window::AutoPad,
 };
 
-use super::weights::{add, div, floats, mul, ones, reshape, sqrt, sub};
+use super::{
+    read::scale::{Scaling, finite_factors, is_finite_in, scaling},
+    weights::{add, div, floats, mul, ones, reshape, sqrt, sub},
+};
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -159,15 +162,9 @@ const PER_CHANNEL: Condition = Condition {
     text: "the constant has one value, or one for each channel, and does not widen the map",
 };
 
-/// The map of a binary operator, its constant as one value per channel and as it stands, and whether the map comes first.
-fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, Class, bool)> {
+/// The map `x`, and the constant `c` as one value per channel.
+fn map_and_constant(cx: &mut Cx<'_>, x: Class, c: Class) -> Option<(Map, Expr)> {
     let view = cx.view;
-    let (a, b) = (app.operand(0)?, app.operand(1)?);
-    let (x, c, first) = match (view.is_constant(a), view.is_constant(b)) {
-        (false, true) => (a, b, true),
-        (true, false) => (b, a, false),
-        _ => return None,
-    };
     let map = map_at(view, x)?;
     let reading = map.per_channel(view, c);
     let verdict = match &reading {
@@ -181,7 +178,7 @@ fn map_and_constant(cx: &mut Cx<'_>, app: &App<'_>) -> Option<(Map, Expr, Class,
         }
     };
     cx.require(PER_CHANNEL.name, verdict).then_some(())?;
-    Some((map, reading?.0, c, first))
+    Some((map, reading?.0))
 }
 
 fn binary_kind(app: &App<'_>) -> Option<BinaryKind> {
@@ -195,22 +192,6 @@ const FINITE: Condition = Condition {
     name: "finite-scale",
     text: "every value of the scale, or 1 over it where it divides, is a finite number",
 };
-
-/// Whether a value is a finite number in this type.
-fn is_finite_in(dtype: DType, v: f64) -> bool {
-    Tensor::scalar(v).rounded_to(dtype).to_f64s().is_some_and(|v| v.iter().all(|x| x.is_finite()))
-}
-
-fn finite(view: &dyn View, constant: Class, dtype: DType, divides: bool) -> Verdict {
-    let Some(values) = view.constant(constant).and_then(|c| c.to_tensor().ok()?.to_f64s()) else {
-        return Verdict::Unknown("the constant is not folded".into());
-    };
-    let scale = |v: f64| if divides { 1.0 / v } else { v };
-    match values.iter().find(|&&v| !is_finite_in(dtype, scale(v))) {
-        Some(v) => Verdict::Fails(format!("it {} by {v:e}", if divides { "divides" } else { "multiplies" })),
-        None => Verdict::Holds,
-    }
-}
 
 /// `x * s  =>  conv(x, s)`, `x / s  =>  conv(x, 1 / s)`, depthwise 1x1
 ///
@@ -232,21 +213,14 @@ pub const SCALE_AS_CONV: Rule = Rule {
     proposals: None,
     roots: &["Mul", "Div"],
     search: |cx, _, app| {
-        let kind = binary_kind(app);
-        // A constant over a map is not linear in the map.
-        if kind == Some(BinaryKind::Div) && app.operand(0).is_some_and(|a| cx.view.is_constant(a)) {
+        let view = cx.view;
+        // A constant over a map is not linear in the map, and no scaling.
+        let Some(Scaling { y, factor, divides, .. }) = scaling(view, app) else { return };
+        let Some((map, value)) = map_and_constant(cx, y, factor) else { return };
+        if !cx.require(FINITE.name, finite_factors(view, factor, divides)) {
             return;
         }
-        let Some((map, value, constant, _)) = map_and_constant(cx, app) else { return };
-        let divides = kind == Some(BinaryKind::Div);
-        if !cx.require(FINITE.name, finite(cx.view, constant, map.dtype, divides)) {
-            return;
-        }
-        let scale = match kind {
-            Some(BinaryKind::Mul) => value,
-            Some(BinaryKind::Div) => div(ones(map.dtype, &[map.channels]), value),
-            _ => return,
-        };
+        let scale = if divides { div(ones(map.dtype, &[map.channels]), value) } else { value };
         let rhs = map.scaled(map.as_kernel(scale), None);
         cx.rewrite(Expr::of(app), rhs);
     },
@@ -272,7 +246,13 @@ pub const SHIFT_AS_CONV: Rule = Rule {
     roots: &["Add", "Sub"],
     search: |cx, _, app| {
         let kind = binary_kind(app);
-        let Some((map, value, _, map_first)) = map_and_constant(cx, app) else { return };
+        let (Some(a), Some(b)) = (app.operand(0), app.operand(1)) else { return };
+        let (x, c, map_first) = match (cx.view.is_constant(a), cx.view.is_constant(b)) {
+            (false, true) => (a, b, true),
+            (true, false) => (b, a, false),
+            _ => return,
+        };
+        let Some((map, value)) = map_and_constant(cx, x, c) else { return };
         let filled = |v: f64| floats(map.dtype, &map.kernel_shape(), vec![v; map.channels]);
         let zero = floats(map.dtype, &[map.channels], vec![0.0; map.channels]);
         let (kernel, shift) = match (kind, map_first) {

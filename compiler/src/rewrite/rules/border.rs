@@ -5,9 +5,9 @@ use convc_runtime::{DType, Op};
 
 use super::{
     affine::map_at,
-    compose::{ConvAt, convs_in},
     frame::Frame,
     pad::{SPATIAL, ZEROS, fills_with_zeros, pads_of, pads_space_only},
+    read::conv::{ConvAt, convs_in},
     weights::{add, floats, reshape, sub, zero_pad},
 };
 use crate::rewrite::{

@@ -10,8 +10,8 @@ use convc_runtime::{
 
 use super::{
     affine::equal_shapes,
-    compose::{ConvAt, convs_in},
     finite::{FINITE_ELEMENTS, finite_elements},
+    read::conv::{ConvAt, convs_in},
     weights::{Kernel, add, neg, ones, sub},
 };
 use crate::rewrite::{

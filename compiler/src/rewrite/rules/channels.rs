@@ -6,9 +6,11 @@ use convc_runtime::{
 };
 
 use super::{
-    compose::{ConvAt, conv_at, convs_in},
-    cuts::{Cut, STEPS_OF_ONE, slice, sliced, slices_in, steps_of_one},
     finite::{FINITE_ELEMENTS, unread_elements},
+    read::{
+        conv::{ConvAt, conv_at, convs_in},
+        slice::{Cut, STEPS_OF_ONE, slice, sliced, slices_in, steps_of_one},
+    },
     weights::zero_pad,
 };
 use crate::rewrite::{

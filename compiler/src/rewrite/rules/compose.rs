@@ -4,79 +4,14 @@ use convc_runtime::{Dim, ops::Conv, window::AutoPad};
 
 use super::{
     finite::{FINITE_ELEMENTS, finite_elements},
-    weights::{Kernel, add_bias, compose, response},
+    read::conv::{ConvAt, conv_at, convs_in},
+    weights::{add_bias, compose, response},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View, is_zero},
+    view::{App, Expr, View, is_zero},
 };
-
-/// A convolution with a constant kernel and explicit padding, as rules of this family need it.
-pub(super) struct ConvAt<'a> {
-    pub(super) op: &'a Conv,
-    pub(super) x: Class,
-    pub(super) kernel: Kernel,
-    pub(super) bias: Option<Class>,
-    pub(super) operands: Vec<Option<Class>>,
-}
-
-impl ConvAt<'_> {
-    pub(super) fn spatial(&self) -> usize {
-        self.kernel.taps.len()
-    }
-
-    pub(super) fn pad_begin(&self, axis: usize) -> i64 {
-        self.op.pads[axis]
-    }
-
-    pub(super) fn pad_end(&self, axis: usize) -> i64 {
-        self.op.pads[self.spatial() + axis]
-    }
-
-    /// The kernel as it stands.
-    pub(super) fn weights(&self) -> Option<Class> {
-        self.operands.get(1).copied().flatten()
-    }
-
-    /// The term of this convolution as it stands: a bias that is left out may be a hole or not there.
-    pub(super) fn expr(&self) -> Expr {
-        Expr::op(self.op.clone(), self.operands.iter().map(|o| o.map(Expr::Class)).collect())
-    }
-}
-
-/// The largest stride, pad or dilation of a [`ConvAt`].
-const FAR: i64 = 1 << 31;
-
-/// Reads an application as [`ConvAt`].
-pub(super) fn conv_at<'a>(view: &dyn View, app: &App<'a>) -> Option<ConvAt<'a>> {
-    let convc_runtime::Op::Conv(op) = app.op else { return None };
-    if op.auto_pad != AutoPad::NotSet {
-        return None;
-    }
-    let (x, weights) = (app.operand(0)?, app.operand(1)?);
-    if !view.is_constant(weights) {
-        return None;
-    }
-    let shape: Vec<i64> = view.fact(weights)?.shape.iter().map(Dim::as_fixed).collect::<Option<_>>()?;
-    let [outputs, inputs, taps @ ..] = shape.as_slice() else { return None };
-    // Windows beyond this reach no map, and their arithmetic would not fit.
-    let far = |v: &[i64]| v.iter().any(|n| !(-FAR..=FAR).contains(n));
-    if far(&op.strides) || far(&op.pads) || far(&op.dilations) {
-        return None;
-    }
-    // An empty kernel or an empty map has no border to speak of.
-    if shape.contains(&0) || op.strides.len() != taps.len() {
-        return None;
-    }
-    let kernel =
-        Kernel { weights: weights.into(), outputs: *outputs, inputs: *inputs, taps: taps.to_vec(), group: op.group };
-    let bias = app.operand(2);
-    if bias.is_some_and(|b| !view.is_constant(b)) {
-        return None;
-    }
-    Some(ConvAt { op, x, kernel, bias, operands: app.operands.clone() })
-}
 
 pub(super) const ONE_GROUP: Condition =
     Condition { name: "one-group", text: "the convolution has one group: each of its outputs reads all of its inputs" };
@@ -84,11 +19,6 @@ pub(super) const ONE_GROUP: Condition =
 /// Whether a convolution has one group.
 pub(super) fn one_group(op: &Conv) -> Verdict {
     Verdict::from_answer(Some(op.group == 1), || format!("the convolution has {} groups", op.group))
-}
-
-/// The convolutions in a class.
-pub(super) fn convs_in<'v>(view: &'v dyn View, class: Class) -> Vec<ConvAt<'v>> {
-    view.apps(class).iter().filter_map(|app| conv_at(view, app)).collect()
 }
 
 const BORDER: Condition = Condition {

@@ -8,10 +8,12 @@ use convc_runtime::{
 use super::{
     branch::{Branch, Frame, SAME_GRID},
     channels::{MAPS, mapped},
-    compose::{ConvAt, conv_at, convs_in},
-    cuts::{STEPS_OF_ONE, Sliced, part, slices_in, steps_of_one},
     finite::{FINITE_ELEMENTS, finite_elements},
-    read::axes::axis,
+    read::{
+        axes::axis,
+        conv::{ConvAt, conv_at, convs_in},
+        slice::{STEPS_OF_ONE, Sliced, part, slices_in, steps_of_one},
+    },
     weights::{add, floats},
 };
 use crate::rewrite::{

@@ -7,6 +7,7 @@ use convc_runtime::{
 
 use super::{
     affine::{SCALE, scale_and_shift},
+    read::reshape::is_view,
     weights::{add, mul, neg, ones, reshape, sub, sum, transpose},
 };
 use crate::rewrite::{
@@ -135,11 +136,6 @@ pub const BN_INTO_PRODUCT: Rule = Rule {
         }
     },
 };
-
-/// Whether an operator gives its operand another shape and moves nothing.
-pub(super) fn is_view(app: &App<'_>) -> bool {
-    matches!(app.op, Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_))
-}
 
 const OWN_ROWS: Condition = Condition {
     name: "channels-are-rows",

@@ -5,7 +5,7 @@ use convc_runtime::{
     ops::{binary::BinaryKind, global_pool::GlobalPoolKind, reduce::ReduceKind},
 };
 
-use super::{compose::convs_in, read::axes::listed, transposed::is_pointwise};
+use super::read::{axes::listed, conv::convs_in};
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
@@ -64,7 +64,7 @@ pub const MEAN_BEFORE_POINTWISE: Rule = Rule {
     search: |cx, _, app| {
         let view = cx.view;
         let (Some(y), Some(axes)) = (app.operand(0), averaged(view, app)) else { return };
-        for conv in convs_in(view, y).iter().filter(|c| is_pointwise(c)) {
+        for conv in convs_in(view, y).iter().filter(|c| c.is_pointwise()) {
             // Over the batch the mean commutes too; over channels it is another one.
             if axes.contains(&1) {
                 continue;

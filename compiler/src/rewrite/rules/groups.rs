@@ -7,7 +7,7 @@ use convc_runtime::{
 
 use super::{
     branch::gcd,
-    compose::{ConvAt, conv_at},
+    read::conv::{ConvAt, conv_at},
     weights::{floats, ints, mul, reshape},
 };
 use crate::rewrite::{

@@ -8,7 +8,6 @@ pub mod channels;
 pub mod clamp;
 pub mod compose;
 pub mod concat;
-mod cuts;
 pub mod dense;
 pub mod fill;
 mod finite;

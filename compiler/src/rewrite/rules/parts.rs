@@ -2,9 +2,9 @@
 
 use convc_runtime::{Op, ops::Concat};
 
-use super::{
-    cuts::{Cut, part, slice, sliced},
-    read::axes::axis,
+use super::read::{
+    axes::axis,
+    slice::{Cut, part, slice, sliced},
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},

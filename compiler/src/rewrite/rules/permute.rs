@@ -7,9 +7,11 @@ use convc_runtime::{
 
 use super::{
     channels::{MAPS, mapped},
-    compose::{conv_at, convs_in},
     concat::concatenated,
-    cuts::slices_in,
+    read::{
+        conv::{conv_at, convs_in},
+        slice::slices_in,
+    },
     weights::ints,
 };
 use crate::rewrite::{

@@ -11,9 +11,8 @@ use convc_runtime::{
 };
 
 use super::{
-    compose::{ConvAt, conv_at, convs_in},
     pool::{WINDOW_FITS, window_fits},
-    transposed::is_pointwise,
+    read::conv::{ConvAt, conv_at, convs_in},
     weights::ints,
 };
 use crate::rewrite::{
@@ -92,7 +91,7 @@ pub const POOL_BEFORE_POINTWISE: Rule = Rule {
     roots: &["AveragePool"],
     search: |cx, _, app| {
         let (view, Some((pool, y))) = (cx.view, average_at(app)) else { return };
-        for conv in convs_in(view, y).iter().filter(|c| is_pointwise(c)) {
+        for conv in convs_in(view, y).iter().filter(|c| c.is_pointwise()) {
             cx.begin();
             let Some(sizes) = sizes(view, conv.x, pool) else { continue };
             if cx.require(KEEPS_CONSTANTS.name, keeps_constants(view, pool, conv, &sizes))
@@ -125,7 +124,7 @@ pub const POINTWISE_BEFORE_POOL: Rule = Rule {
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;
-        let Some(conv) = conv_at(view, app).filter(is_pointwise) else { return };
+        let Some(conv) = conv_at(view, app).filter(ConvAt::is_pointwise) else { return };
         for inner in view.apps(conv.x) {
             cx.begin();
             let Some((pool, x)) = average_at(&inner) else { continue };
@@ -205,7 +204,7 @@ pub const POINTWISE_BEFORE_RESIZE: Rule = Rule {
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;
-        let Some(conv) = conv_at(view, app).filter(is_pointwise) else { return };
+        let Some(conv) = conv_at(view, app).filter(ConvAt::is_pointwise) else { return };
         for inner in view.apps(conv.x) {
             cx.begin();
             let (Op::Resize(op), Some(x)) = (inner.op, inner.operand(0)) else { continue };

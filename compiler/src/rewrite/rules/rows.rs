@@ -8,9 +8,10 @@ use convc_runtime::{
 
 use super::{
     affine::{SCALE, scale_and_shift},
-    compose::{ConvAt, convs_in},
-    dense::is_view,
-    transposed::is_pointwise,
+    read::{
+        conv::{ConvAt, convs_in},
+        reshape::is_view,
+    },
     weights::{add, mul, reshape, sum},
 };
 use crate::rewrite::{
@@ -189,7 +190,7 @@ pub const SCALE_BEFORE_ROWS: Rule = Rule {
 /// The depthwise 1x1 convolutions that a class is, or is a view of, the view, and whether it keeps batch and channels.
 fn per_channel<'v>(view: &'v dyn View, class: Class) -> Vec<(ConvAt<'v>, Option<Expr>, Option<bool>)> {
     let plain = |class: Class| {
-        let own = |c: &ConvAt<'_>| is_pointwise(c) && c.kernel.inputs == 1 && c.kernel.group == c.kernel.outputs;
+        let own = |c: &ConvAt<'_>| c.is_pointwise() && c.is_scale();
         convs_in(view, class).into_iter().filter(move |c| own(c))
     };
     let mut found: Vec<_> = plain(class).map(|c| (c, None, Some(true))).collect();

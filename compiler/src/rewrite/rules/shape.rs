@@ -7,7 +7,7 @@ use convc_runtime::{
 
 use super::{
     affine::equal_shapes,
-    read::axes::axis,
+    read::{axes::axis, reshape::VIEWS, transpose::order},
     weights::{ints, reshape},
 };
 use crate::rewrite::{
@@ -23,9 +23,6 @@ fn same_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> bool {
     let answer = equal_shapes(cx.view, x, result);
     cx.require(SAME_SHAPE.name, Verdict::from_answer(answer, || "the shapes differ or may differ".into()))
 }
-
-/// The operators that keep the elements in their order and change only the shape.
-const VIEWS: &[&str] = &["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
 
 /// `view(x)  =>  x` if the shape stays, `expand(x)  =>  x` likewise
 ///
@@ -230,12 +227,7 @@ pub const TRANSPOSE_AS_VIEW: Rule = Rule {
     search: |cx, class, app| {
         let (Op::Transpose(t), Some(x)) = (app.op, app.operand(0)) else { return };
         let Some(fact) = cx.view.fact(x) else { return };
-        let axes: Option<Vec<usize>> = if t.perm.is_empty() {
-            Some((0..fact.rank()).rev().collect())
-        } else {
-            t.perm.iter().map(|&p| usize::try_from(p).ok().filter(|&p| p < fact.rank())).collect()
-        };
-        let Some(axes) = axes else { return };
+        let Some(axes) = order(t, fact.rank()) else { return };
         let large: Vec<usize> = axes.into_iter().filter(|&a| fact.shape[a].as_fixed() != Some(1)).collect();
         let verdict = if large.is_sorted() {
             Verdict::Holds

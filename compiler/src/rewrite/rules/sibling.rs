@@ -3,9 +3,12 @@
 use convc_runtime::{Op, ops::Conv};
 
 use super::{
-    compose::{ConvAt, ONE_GROUP, conv_at, convs_in, one_group},
+    compose::{ONE_GROUP, one_group},
     concat::{concat, concatenated},
-    cuts::{part, sliced},
+    read::{
+        conv::{ConvAt, conv_at, convs_in},
+        slice::{part, sliced},
+    },
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},

@@ -7,9 +7,12 @@ use convc_runtime::{
 };
 
 use super::{
-    compose::{ConvAt, ONE_GROUP, conv_at, convs_in, one_group},
-    cuts::{Cut, Sliced, slice, sliced, slices_in},
+    compose::{ONE_GROUP, one_group},
     finite::{FINITE_ELEMENTS, unread_elements},
+    read::{
+        conv::{ConvAt, conv_at, convs_in},
+        slice::{Cut, Sliced, slice, sliced, slices_in},
+    },
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},

@@ -6,7 +6,8 @@ use convc_runtime::{
 };
 
 use super::{
-    compose::{ONE_GROUP, conv_at, one_group},
+    compose::{ONE_GROUP, one_group},
+    read::conv::conv_at,
     space::{UNDILATED, undilated},
     weights::ints,
 };

@@ -7,7 +7,7 @@ use convc_runtime::{
 };
 
 use super::{
-    compose::{ConvAt, conv_at, convs_in},
+    read::conv::{ConvAt, conv_at, convs_in},
     weights::{add_bias, mul, reshape, response, transpose},
 };
 use crate::rewrite::{
@@ -45,16 +45,6 @@ impl<'a> Transposed<'a> {
     }
 }
 
-/// Whether a convolution sees one position at a time, each of them.
-pub(super) fn is_pointwise(c: &ConvAt<'_>) -> bool {
-    c.kernel.taps.iter().chain(&c.op.strides).all(|&n| n == 1) && c.op.pads.iter().all(|&p| p == 0)
-}
-
-/// Whether a convolution gives each channel a factor.
-fn is_scale(c: &ConvAt<'_>) -> bool {
-    c.kernel.inputs == 1 && c.kernel.outputs == c.kernel.group
-}
-
 /// A dense pointwise convolution as an operator on kernels.
 fn pointwise(spatial: usize) -> Conv {
     Conv {
@@ -85,14 +75,14 @@ pub const POINTWISE_AFTER_TRANSPOSED: Rule = Rule {
     roots: &["Conv"],
     search: |cx, _, app| {
         let view = cx.view;
-        let Some(second) = conv_at(view, app).filter(is_pointwise) else { return };
+        let Some(second) = conv_at(view, app).filter(ConvAt::is_pointwise) else { return };
         for inner in view.apps(second.x) {
             let Some(first) = Transposed::at(view, &inner) else { continue };
             if second.kernel.channels() != first.outputs() {
                 continue;
             }
             let (group, per, taps) = (first.op.group, first.shape[1], &first.shape[2..]);
-            let weights = if is_scale(&second) {
+            let weights = if second.is_scale() {
                 let ones = vec![1; taps.len()];
                 let split: Vec<i64> = [group, first.shape[0] / group, per].iter().chain(taps).copied().collect();
                 let scale: Vec<i64> = [group, 1, per].into_iter().chain(ones).collect();
@@ -137,10 +127,10 @@ pub const POINTWISE_BEFORE_TRANSPOSED: Rule = Rule {
     search: |cx, _, app| {
         let view = cx.view;
         let Some(second) = Transposed::at(view, app) else { return };
-        for first in convs_in(view, second.x).iter().filter(|c| is_pointwise(c)) {
+        for first in convs_in(view, second.x).iter().filter(|c| c.is_pointwise()) {
             cx.begin();
             let spatial = second.shape.len() - 2;
-            let weights = if is_scale(first) {
+            let weights = if first.is_scale() {
                 mul(second.weights.into(), first.kernel.weights.clone())
             } else if first.kernel.group == 1 && second.op.group == 1 {
                 // [M, O, K..] as a batch of O maps of M channels, and [M, C, 1..] as a kernel from M to C.

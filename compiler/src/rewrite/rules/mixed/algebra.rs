@@ -10,10 +10,10 @@ use convc_runtime::{
 use super::{
     super::{
         affine::{BN_AS_CONV, SCALE_AS_CONV, SHIFT_AS_CONV},
+        read::route::{Coefficients, assemble, coefficients, large, part, slice, sums_to_one},
         weights::{add, mul, reshape},
     },
     mixture::mixture,
-    routes::{Coefficients, assemble, coefficients, large, part, slice, sums_to_one},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},

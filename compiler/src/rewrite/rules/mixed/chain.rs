@@ -4,8 +4,9 @@ use convc_runtime::ops::{Conv, MixedConv};
 
 use super::{
     super::{
-        compose::{ConvAt, border, conv_at, convs_in, finite_gaps, gcd},
+        compose::{border, finite_gaps, gcd},
         finite::FINITE_ELEMENTS,
+        read::conv::{ConvAt, conv_at, convs_in},
         weights::{Kernel, add, compose, reshape, response, sum, transpose},
     },
     algebra::{MixedAt, SUM_TO_ONE, mixed_at, mixed_in, sum_to_one},

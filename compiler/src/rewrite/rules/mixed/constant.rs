@@ -6,12 +6,12 @@ use convc_runtime::{
     ops::{Conv, binary::BinaryKind},
 };
 
-use super::{
-    super::{
-        compose::{ConvAt, conv_at},
-        weights::reshape,
+use super::super::{
+    read::{
+        conv::{ConvAt, conv_at},
+        route::{sample_of, slice},
     },
-    routes::{sample_of, slice},
+    weights::reshape,
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},

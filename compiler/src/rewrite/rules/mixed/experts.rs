@@ -10,11 +10,13 @@ use convc_runtime::{
 
 use super::{
     super::{
-        compose::{ConvAt, conv_at},
+        read::{
+            conv::{ConvAt, conv_at},
+            route::{Block, Coefficients, assemble, column, part, slice},
+        },
         weights::{add, floats, reshape, transpose},
     },
     groups::{Mixed, kind_of},
-    routes::{Block, Coefficients, assemble, column, part, slice},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},

@@ -9,9 +9,14 @@ use convc_runtime::{
 };
 
 use super::{
-    super::weights::reshape,
+    super::{
+        read::{
+            reshape::is_view,
+            route::{Block, assemble, slice, sums_to_one},
+        },
+        weights::reshape,
+    },
     mixture::{Mixture, mixture},
-    routes::{Block, VIEWS, assemble, slice, sums_to_one},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},
@@ -126,7 +131,7 @@ fn unfolded(view: &dyn View, x: Class, n: i64) -> Option<(Expr, Expr)> {
     let channels = shape[1].as_fixed()?;
     let wanted: Vec<Dim> = [n, channels / n].into_iter().map(Dim::from).chain(shape[2..].iter().cloned()).collect();
     let viewed = view.apps(x).into_iter().find_map(|app| {
-        let of = app.operand(0).filter(|_| VIEWS.contains(&app.op.name()))?;
+        let of = app.operand(0).filter(|_| is_view(&app))?;
         (view.fact(of)?.shape == wanted).then(|| (Expr::of(&app), of.into()))
     });
     Some(viewed.unwrap_or_else(|| {

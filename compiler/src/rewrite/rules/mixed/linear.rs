@@ -3,11 +3,13 @@
 use convc_runtime::{Dim, Op};
 
 use super::{
-    super::weights::{reshape, transpose},
+    super::{
+        read::route::{Block, assemble, large},
+        weights::{reshape, transpose},
+    },
     experts::{per_column, pointwise},
     groups::{Bias, Mixed, bias_of, count, kind_of},
     mixture::{Mixture, mixture, open_product},
-    routes::{Block, assemble, large},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},

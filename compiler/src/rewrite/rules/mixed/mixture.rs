@@ -2,12 +2,17 @@
 
 use convc_runtime::{
     Dim, Op,
-    ops::{Einsum, Gemm, binary::BinaryKind, reduce::ReduceKind, variadic::VariadicKind},
+    ops::{Einsum, Gemm, Transpose, binary::BinaryKind, reduce::ReduceKind, variadic::VariadicKind},
 };
 
-use super::{
-    super::weights::{floats, mul, reshape, transpose},
-    routes::{Block, Coefficients, VIEWS, coefficients, column, part, slice, transposed},
+use super::super::{
+    read::{
+        conv::conv_at,
+        reshape::is_view,
+        route::{Block, Coefficients, coefficients, column, part, slice, transposed},
+        transpose::order,
+    },
+    weights::{floats, mul, reshape, transpose},
 };
 use crate::rewrite::view::{App, Class, Expr, View, is_zero};
 
@@ -44,7 +49,7 @@ pub(super) fn open_product(view: &dyn View, class: Class, n: &Dim) -> Option<(Ex
         let depth = depth.checked_sub(1)?;
         view.apps(class).iter().find_map(|app| {
             let x = app.operand(0).filter(|x| !view.is_constant(*x))?;
-            if VIEWS.contains(&app.op.name()) {
+            if is_view(app) {
                 let (lhs, block, size) = go(view, x, n, depth)?;
                 return Some((Expr::of(app).with_operand(0, lhs), block, size));
             }
@@ -85,9 +90,9 @@ fn go(view: &dyn View, class: Class, depth: usize) -> Option<Mixture> {
         Op::Binary(b) if b.kind == BinaryKind::Mul => scaled(view, app),
         Op::Binary(b) if b.kind == BinaryKind::Add => sum(view, app, &shape, depth),
         Op::Variadic(v) if v.kind == VariadicKind::Sum => sum(view, app, &shape, depth),
-        Op::Transpose(t) => permuted(view, app, &t.perm, depth),
+        Op::Transpose(t) => permuted(view, app, t, depth),
         Op::Slice(_) | Op::Gather(_) => some_samples(view, app, depth),
-        _ if VIEWS.contains(&app.op.name()) => {
+        _ if is_view(app) => {
             let inner = go(view, app.operand(0)?, depth)?;
             Some(Mixture { lhs: Expr::of(app).with_operand(0, inner.lhs.clone()), ..inner })
         }
@@ -218,7 +223,7 @@ impl<I: Iterator<Item = Option<i64>>> SumProduct for I {
 
 /// A 1x1 convolution of `[N, E, 1, 1]` with constants `[M, E, 1, 1]`.
 fn pointwise(view: &dyn View, app: &App<'_>) -> Option<Mixture> {
-    let c = super::super::compose::conv_at(view, app)?;
+    let c = conv_at(view, app)?;
     let x = shape_of(view, c.x)?;
     let plain = c.op.group == 1 && c.bias.is_none_or(|b| is_zero(view, b) == Some(true));
     let point = x.iter().skip(2).chain(&c.kernel.taps).all(|&s| s == 1) && c.op.pads.iter().all(|&p| p == 0);
@@ -356,15 +361,11 @@ fn sum(view: &dyn View, app: &App<'_>, shape: &[i64], depth: usize) -> Option<Mi
 }
 
 /// A transposed mixture, if its axis of samples stays apart.
-fn permuted(view: &dyn View, app: &App<'_>, perm: &[i64], depth: usize) -> Option<Mixture> {
+fn permuted(view: &dyn View, app: &App<'_>, op: &Transpose, depth: usize) -> Option<Mixture> {
     let x = app.operand(0)?;
     let inner = go(view, x, depth)?;
     let shape = shape_of(view, x)?;
-    let order: Vec<usize> = if perm.is_empty() {
-        (0..shape.len()).rev().collect()
-    } else {
-        perm.iter().map(|&p| usize::try_from(p).ok().filter(|&p| p < shape.len())).collect::<Option<_>>()?
-    };
+    let order = order(op, shape.len())?;
     let (shape, order) = with_samples(&inner, shape, order)?;
     let at = (inner.samples > 1).then(|| sample_axis(&inner, &shape)).flatten();
     let sizes: Vec<i64> = shape.iter().enumerate().map(|(a, &s)| if Some(a) == at { 1 } else { s }).collect();

@@ -9,7 +9,6 @@ pub mod groups;
 pub mod linear;
 mod mixture;
 pub mod router;
-mod routes;
 pub mod samples;
 
 use crate::rewrite::rule::Rule;

@@ -1,17 +1,18 @@
 //! Constant factors in a router, such as the temperature of a softmax.
 
 use convc_runtime::{
-    Dim, Op, Tensor,
+    Dim, Op,
     ops::{Conv, Gemm, MatMul, binary::BinaryKind},
 };
 
-use super::{
-    super::{
-        affine::equal_shapes,
-        compose::convs_in,
-        weights::{add, div, mul, reshape},
+use super::super::{
+    affine::equal_shapes,
+    read::{
+        conv::convs_in,
+        reshape::is_view,
+        scale::{Scaling, finite_factors, scaling},
     },
-    routes::VIEWS,
+    weights::{add, div, mul, reshape},
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
@@ -19,39 +20,12 @@ use crate::rewrite::{
     view::{App, Class, Expr, View},
 };
 
-/// `y * s` or `y / s`: which operand is y, y, the constant, and whether it divides.
-fn scaling(view: &dyn View, app: &App<'_>) -> Option<(usize, Class, Class, bool)> {
-    let Op::Binary(b) = app.op else { return None };
-    let (first, second) = (app.operand(0)?, app.operand(1)?);
-    match (b.kind, view.is_constant(first), view.is_constant(second)) {
-        (BinaryKind::Mul, false, true) => Some((0, first, second, false)),
-        (BinaryKind::Mul, true, false) => Some((1, second, first, false)),
-        (BinaryKind::Div, false, true) => Some((0, first, second, true)),
-        _ => None,
-    }
-}
-
 const PER_COLUMN: Condition = Condition {
     name: "per-column",
     text: "the factor is one number, or one for each column, and does not widen the product",
 };
 const FINITE: Condition =
     Condition { name: "finite-scale", text: "every factor, or 1 over it where it divides, is a finite number" };
-
-/// Whether every factor is finite in the constant's type.
-fn finite(view: &dyn View, s: Class, divides: bool) -> Verdict {
-    let values = view.constant(s).and_then(|c| c.to_tensor().ok()).and_then(|t| Some((t.dtype(), t.to_f64s()?)));
-    let Some((dtype, values)) = values else { return Verdict::Unknown("the factor is not folded".into()) };
-    let bad = values.into_iter().find(|&v| {
-        let scale = if divides { 1.0 / v } else { v };
-        let rounded = Tensor::scalar(scale).rounded_to(dtype).to_f64s();
-        !rounded.is_some_and(|r| r.iter().all(|x| x.is_finite()))
-    });
-    match bad {
-        Some(v) => Verdict::Fails(format!("it {} by {v:e}", if divides { "divides" } else { "multiplies" })),
-        None => Verdict::Holds,
-    }
-}
 
 /// The product `x W (+ c)` in a class.
 enum Product {
@@ -148,7 +122,7 @@ pub const SCALE_INTO_MATMUL: Rule = Rule {
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         let view = cx.view;
-        let Some((place, y, s, divides)) = scaling(view, app) else { return };
+        let Some(Scaling { place, y, factor: s, divides }) = scaling(view, app) else { return };
         let Some((lhs, product)) = product(view, y) else { return };
         let (Some(fs), Some(fy)) = (view.fact(s), view.fact(y)) else { return };
         let Some(sizes) = fs.fixed_shape() else { return };
@@ -160,7 +134,7 @@ pub const SCALE_INTO_MATMUL: Rule = Rule {
             None if of_columns => Verdict::Unknown("whether the factor widens the product is not known".into()),
             _ => Verdict::Fails(format!("the factor is {fs}, the product {fy}")),
         };
-        if !cx.require(PER_COLUMN.name, verdict) || !cx.require(FINITE.name, finite(view, s, divides)) {
+        if !cx.require(PER_COLUMN.name, verdict) || !cx.require(FINITE.name, finite_factors(view, s, divides)) {
             return;
         }
         let rhs = product.scaled(s, count as i64, divides);
@@ -191,8 +165,8 @@ pub const SCALE_PAST_VIEW: Rule = Rule {
     roots: &["Mul", "Div"],
     search: |cx, class, app| {
         let view = cx.view;
-        let Some((place, v, s, divides)) = scaling(view, app) else { return };
-        for inner in view.apps(v).into_iter().filter(|a| VIEWS.contains(&a.op.name())) {
+        let Some(Scaling { place, y: v, factor: s, divides }) = scaling(view, app) else { return };
+        for inner in view.apps(v).into_iter().filter(is_view) {
             cx.begin();
             let Some((lhs, product)) = inner.operand(0).and_then(|y| linear(view, y)) else { continue };
             let Some(fs) = view.fact(s) else { continue };
@@ -201,7 +175,7 @@ pub const SCALE_PAST_VIEW: Rule = Rule {
                 Some(true) if single => Verdict::Holds,
                 _ => Verdict::Fails(format!("the factor is {fs}")),
             };
-            if !cx.require(ONE_NUMBER.name, verdict) || !cx.require(FINITE.name, finite(view, s, divides)) {
+            if !cx.require(ONE_NUMBER.name, verdict) || !cx.require(FINITE.name, finite_factors(view, s, divides)) {
                 continue;
             }
             let count = fs.fixed_shape().map_or(1, |s| s.iter().product::<usize>() as i64);

@@ -6,9 +6,11 @@ use convc_runtime::{
 };
 
 use super::{
-    super::weights::reshape,
+    super::{
+        read::route::{Block, Coefficients, assemble, coefficients, concat, sample_of, sums_to_one},
+        weights::reshape,
+    },
     groups::{Bias, Mixed, bias_of, candidate, count, kind_of},
-    routes::{Block, Coefficients, assemble, coefficients, concat, sample_of, sums_to_one},
 };
 use crate::rewrite::{
     rule::{Condition, Cx, Exactness, Phase, Rule, Verdict},

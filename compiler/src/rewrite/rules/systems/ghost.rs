@@ -6,7 +6,10 @@ use convc_runtime::{
 };
 
 use super::{
-    super::{compose::convs_in, cuts::sliced, read::axes::axis, weights::zero_pad},
+    super::{
+        read::{axes::axis, conv::convs_in, slice::sliced},
+        weights::zero_pad,
+    },
     Activated, activated,
 };
 use crate::rewrite::{

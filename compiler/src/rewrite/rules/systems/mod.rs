@@ -15,7 +15,7 @@ use convc_runtime::{
     },
 };
 
-use super::compose::{ConvAt, conv_at, convs_in};
+use super::read::conv::{ConvAt, conv_at, convs_in};
 use crate::rewrite::view::{App, Class, Expr, View};
 
 /// A binary operator with its operands in one of the two orders.

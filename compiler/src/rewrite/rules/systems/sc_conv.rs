@@ -14,7 +14,7 @@ use convc_runtime::{
 use super::{
     super::{
         affine::equal_shapes,
-        compose::{ConvAt, conv_at, convs_in},
+        read::conv::{ConvAt, conv_at, convs_in},
     },
     pairs, spelt, unaries,
 };

@@ -6,7 +6,11 @@ use convc_runtime::{Dim, Op, ops::softmax::SoftmaxKind, window::AutoPad};
 
 use super::sums::{Axis, ONE, Product, Sums, broadcast, mean, product, regrouped, signed, without};
 use crate::rewrite::{
-    rules::read::axes::{axis, listed},
+    rules::read::{
+        axes::{axis, listed},
+        slice::bounds,
+        transpose::order,
+    },
     view::{App, Class, View},
 };
 
@@ -84,11 +88,7 @@ impl<'a> Reader<'a> {
             Op::Transpose(t) => {
                 let x = self.read(app.operand(0)?)?;
                 let rank = x.axes.len();
-                let perm: Vec<usize> = if t.perm.is_empty() {
-                    (0..rank).rev().collect()
-                } else {
-                    t.perm.iter().map(|&p| usize::try_from(p).ok().filter(|&p| p < rank)).collect::<Option<_>>()?
-                };
+                let perm = order(t, rank)?;
                 let axes = perm.iter().map(|&p| x.axes[p]).collect();
                 Sums::make(axes, x.pooled, |at| {
                     let mut from = vec![0; rank];
@@ -195,20 +195,11 @@ impl<'a> Reader<'a> {
                 _ => return None,
             }
         } else {
-            let (starts, ends) = (ints(1)?, ints(2)?);
-            let axes = match app.operand(3) {
-                Some(a) => listed(self.view, a, rank)?,
-                None => (0..starts.len()).collect(),
-            };
-            let steps = if app.operand(4).is_some() { ints(4)? } else { vec![1; starts.len()] };
-            if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
-                return None;
-            }
-            for (i, &axis) in axes.iter().enumerate() {
+            for (axis, cut) in bounds(self.view, app, rank)? {
                 let size = self.shape(x)?.get(axis)?.as_fixed()?;
                 let clamp = |v: i64| if v < 0 { v.saturating_add(size) } else { v }.clamp(0, size);
-                let step = usize::try_from(steps[i]).ok().filter(|&s| s > 0)?;
-                let range = usize::try_from(clamp(starts[i])).ok()?..usize::try_from(clamp(ends[i])).ok()?;
+                let step = usize::try_from(cut.step).ok().filter(|&s| s > 0)?;
+                let range = usize::try_from(clamp(cut.start)).ok()?..usize::try_from(clamp(cut.end)).ok()?;
                 taken.push((axis, range.step_by(step).collect()));
             }
         }

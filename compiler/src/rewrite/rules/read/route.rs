@@ -2,69 +2,68 @@
 
 use convc_runtime::{
     Dim, Op,
-    ops::{Concat, Slice, softmax::SoftmaxKind},
+    ops::{Concat, Slice, Transpose, softmax::SoftmaxKind},
 };
 
-use super::super::weights::{ints, reshape, transpose};
-use crate::rewrite::view::{App, Class, Expr, View, same_shape};
-
-/// The operators that keep the elements in their order and change only the shape.
-pub(super) const VIEWS: &[&str] = &["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
+use super::{
+    axes::axis,
+    reshape::is_view,
+    slice::{Cut, bounds},
+    transpose::order,
+};
+use crate::rewrite::{
+    rules::weights::{ints, reshape, transpose},
+    view::{App, Class, Expr, View, same_shape},
+};
 
 /// How far the search for a matrix of coefficients looks through views and slices.
 const DEPTH: usize = 8;
 
 /// Coefficients of several samples or of one: rows of a matrix.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Coefficients {
+pub(in crate::rewrite) struct Coefficients {
     /// The whole matrix, `[samples, experts]`.
-    pub(super) matrix: Expr,
+    pub(in crate::rewrite) matrix: Expr,
     /// What it is a view of.
-    pub(super) class: Class,
+    pub(in crate::rewrite) class: Class,
     /// Rows of the matrix.
-    pub(super) samples: Dim,
+    pub(in crate::rewrite) samples: Dim,
     /// The first row that is meant, if not all are.
-    pub(super) row: Option<i64>,
+    pub(in crate::rewrite) row: Option<i64>,
     /// Columns of the matrix.
-    pub(super) experts: i64,
+    pub(in crate::rewrite) experts: i64,
 }
 
 /// Some of the columns, and the constants they are multiplied by, as rows of a matrix.
 #[derive(Debug, Clone)]
-pub(super) struct Block {
-    pub(super) of: Coefficients,
+pub(in crate::rewrite) struct Block {
+    pub(in crate::rewrite) of: Coefficients,
     /// The column, if not all are meant.
-    pub(super) column: Option<i64>,
+    pub(in crate::rewrite) column: Option<i64>,
     /// `[columns, M]`.
-    pub(super) weights: Expr,
+    pub(in crate::rewrite) weights: Expr,
 }
 
 /// A piece of a tensor along one axis.
-pub(super) struct Part {
-    pub(super) of: Class,
-    pub(super) axis: usize,
-    pub(super) start: i64,
-    pub(super) count: i64,
+pub(in crate::rewrite) struct Part {
+    pub(in crate::rewrite) of: Class,
+    pub(in crate::rewrite) axis: usize,
+    pub(in crate::rewrite) start: i64,
+    pub(in crate::rewrite) count: i64,
 }
 
 /// The piece that Slice, or Gather with one index, takes.
-pub(super) fn part(view: &dyn View, app: &App<'_>) -> Option<Part> {
+pub(in crate::rewrite) fn part(view: &dyn View, app: &App<'_>) -> Option<Part> {
     let of = app.operand(0)?;
     let shape = &view.fact(of)?.shape;
-    let front = |a: i64| usize::try_from(if a < 0 { a + shape.len() as i64 } else { a }).ok();
-    let list = |i: usize| view.fact(app.operand(i)?)?.i64s();
     let (axis, start, end) = match app.op {
-        Op::Slice(_) => {
-            let ([start], [end]) = (list(1)?.as_slice().try_into().ok()?, list(2)?.as_slice().try_into().ok()?);
-            let axis = if app.operand(3).is_some() { *list(3)?.first()? } else { 0 };
-            if app.operand(4).is_some() && list(4)? != [1] {
-                return None;
-            }
-            (front(axis)?, start, end)
-        }
+        Op::Slice(_) => match bounds(view, app, shape.len())?[..] {
+            [(axis, Cut { start, end, step: 1 })] => (axis, start, end),
+            _ => return None,
+        },
         Op::Gather(g) => {
-            let [index]: [i64; 1] = list(1)?.try_into().ok()?;
-            (front(g.axis)?, index, if index == -1 { i64::from(i32::MAX) } else { index + 1 })
+            let [index]: [i64; 1] = view.fact(app.operand(1)?)?.i64s()?.try_into().ok()?;
+            (axis(g.axis, shape.len())?, index, if index == -1 { i64::from(i32::MAX) } else { index.saturating_add(1) })
         }
         _ => return None,
     };
@@ -78,7 +77,7 @@ pub(super) fn part(view: &dyn View, app: &App<'_>) -> Option<Part> {
 }
 
 /// The sizes that are not 1 for certain.
-pub(super) fn large(shape: &[Dim]) -> Vec<Dim> {
+pub(in crate::rewrite) fn large(shape: &[Dim]) -> Vec<Dim> {
     shape.iter().filter(|d| d.as_fixed() != Some(1)).cloned().collect()
 }
 
@@ -103,7 +102,7 @@ fn as_matrix(view: &dyn View, class: Class, n: &Dim, e: i64) -> Option<Expr> {
 }
 
 /// Reads a value whose elements are `[n, e]`, row-major, as coefficients: the value spelled out, and what it is.
-pub(super) fn coefficients(view: &dyn View, class: Class, n: &Dim, e: i64) -> Option<(Expr, Coefficients)> {
+pub(in crate::rewrite) fn coefficients(view: &dyn View, class: Class, n: &Dim, e: i64) -> Option<(Expr, Coefficients)> {
     is_matrix(&view.fact(class)?.shape, n, e).then(|| rows(view, class, n, e, DEPTH)).flatten()
 }
 
@@ -111,7 +110,7 @@ fn rows(view: &dyn View, class: Class, n: &Dim, e: i64, depth: usize) -> Option<
     for app in view.apps(class).iter().filter(|_| depth > 0) {
         let Some(x) = app.operand(0).filter(|x| !view.is_constant(*x)) else { continue };
         let Some(shape) = view.fact(x).map(|f| f.shape.clone()) else { continue };
-        if VIEWS.contains(&app.op.name()) && is_matrix(&shape, n, e) {
+        if is_view(app) && is_matrix(&shape, n, e) {
             let (lhs, found) = rows(view, x, n, e, depth - 1)?;
             return Some((Expr::of(app).with_operand(0, lhs), found));
         }
@@ -130,7 +129,7 @@ fn rows(view: &dyn View, class: Class, n: &Dim, e: i64, depth: usize) -> Option<
 }
 
 /// As [`coefficients`], of a value `[e, n]`.
-pub(super) fn transposed(view: &dyn View, class: Class, n: &Dim, e: i64) -> Option<(Expr, Coefficients)> {
+pub(in crate::rewrite) fn transposed(view: &dyn View, class: Class, n: &Dim, e: i64) -> Option<(Expr, Coefficients)> {
     if n.as_fixed() == Some(1) || e == 1 {
         return coefficients(view, class, n, e);
     }
@@ -141,7 +140,7 @@ pub(super) fn transposed(view: &dyn View, class: Class, n: &Dim, e: i64) -> Opti
     for app in view.apps(class) {
         // Samples and experts may be as many: the order says whether they change places.
         if let (Op::Transpose(t), Some(x)) = (app.op, app.operand(0))
-            && swaps(&view.fact(x)?.shape, &t.perm) == Some(true)
+            && swaps(&view.fact(x)?.shape, t) == Some(true)
             && let Some((lhs, found)) = coefficients(view, x, n, e)
         {
             return Some((Expr::of(&app).with_operand(0, lhs), found));
@@ -155,19 +154,14 @@ pub(super) fn transposed(view: &dyn View, class: Class, n: &Dim, e: i64) -> Opti
 }
 
 /// Whether a transposition makes the two axes of a shape that are not of size 1 change places; `None` if there are more.
-fn swaps(shape: &[Dim], perm: &[i64]) -> Option<bool> {
-    let order: Vec<usize> = if perm.is_empty() {
-        (0..shape.len()).rev().collect()
-    } else {
-        perm.iter().map(|&p| usize::try_from(p).ok().filter(|p| *p < shape.len())).collect::<Option<_>>()?
-    };
-    let moved: Vec<usize> = order.into_iter().filter(|&p| shape[p].as_fixed() != Some(1)).collect();
+fn swaps(shape: &[Dim], op: &Transpose) -> Option<bool> {
+    let moved: Vec<usize> = order(op, shape.len())?.into_iter().filter(|&p| shape[p].as_fixed() != Some(1)).collect();
     (moved.len() <= 2).then(|| !moved.is_sorted())
 }
 
 /// Reads a value with one element for each of `n` samples: spelled out, the matrix it is a column of, and which. A value that is
 /// no column of anything is the only one of its own matrix.
-pub(super) fn column(view: &dyn View, class: Class, n: &Dim) -> Option<(Expr, Coefficients, Option<i64>)> {
+pub(in crate::rewrite) fn column(view: &dyn View, class: Class, n: &Dim) -> Option<(Expr, Coefficients, Option<i64>)> {
     is_matrix(&view.fact(class)?.shape, n, 1).then(|| column_of(view, class, n, DEPTH)).flatten()
 }
 
@@ -175,7 +169,7 @@ fn column_of(view: &dyn View, class: Class, n: &Dim, depth: usize) -> Option<(Ex
     for app in view.apps(class).iter().filter(|_| depth > 0) {
         let Some(x) = app.operand(0).filter(|x| !view.is_constant(*x)) else { continue };
         let Some(shape) = view.fact(x).map(|f| f.shape.clone()) else { continue };
-        if VIEWS.contains(&app.op.name()) && is_matrix(&shape, n, 1) {
+        if is_view(app) && is_matrix(&shape, n, 1) {
             let (lhs, found, column) = column_of(view, x, n, depth - 1)?;
             return Some((Expr::of(app).with_operand(0, lhs), found, column));
         }
@@ -206,14 +200,14 @@ fn column_of(view: &dyn View, class: Class, n: &Dim, depth: usize) -> Option<(Ex
 }
 
 /// `x[start..end]` along `axis`.
-pub(super) fn slice(x: Expr, axis: i64, start: i64, end: i64) -> Expr {
+pub(in crate::rewrite) fn slice(x: Expr, axis: i64, start: i64, end: i64) -> Expr {
     let bounds = [start, end, axis].map(|i| Some(Expr::Constant(ints(&[i]))));
     let step = Some(Expr::Constant(ints(&[1])));
     Expr::op(Slice {}, [Some(x)].into_iter().chain(bounds).chain([step]).collect())
 }
 
 /// The terms one behind the other along `axis`.
-pub(super) fn concat(mut of: Vec<Expr>, axis: i64) -> Expr {
+pub(in crate::rewrite) fn concat(mut of: Vec<Expr>, axis: i64) -> Expr {
     match of.len() {
         1 => of.remove(0),
         _ => Expr::op(Concat { axis }, of.into_iter().map(Some).collect()),
@@ -222,7 +216,7 @@ pub(super) fn concat(mut of: Vec<Expr>, axis: i64) -> Expr {
 
 impl Coefficients {
     /// The rows that are meant of `n` samples, `[n, experts]`.
-    pub(super) fn value(&self, n: &Dim) -> Expr {
+    pub(in crate::rewrite) fn value(&self, n: &Dim) -> Expr {
         match (self.row, n.as_fixed()) {
             (Some(row), Some(n)) => slice(self.matrix.clone(), 0, row, row + n),
             _ => self.matrix.clone(),
@@ -231,7 +225,7 @@ impl Coefficients {
 }
 
 /// All blocks as one matrix of coefficients `[n, E]` and one of weights `[E, M]`.
-pub(super) fn assemble(blocks: &[Block], n: &Dim) -> Option<(Expr, Expr)> {
+pub(in crate::rewrite) fn assemble(blocks: &[Block], n: &Dim) -> Option<(Expr, Expr)> {
     let first = blocks.first()?;
     if let ([only], None) = (blocks, first.column) {
         return Some((only.of.value(n), only.weights.clone()));
@@ -262,7 +256,7 @@ enum Ones {
 }
 
 /// Whether each row of coefficients comes out of a softmax over the experts: it sums to 1.
-pub(super) fn sums_to_one(view: &dyn View, of: &Coefficients) -> bool {
+pub(in crate::rewrite) fn sums_to_one(view: &dyn View, of: &Coefficients) -> bool {
     // A matrix that is its class transposed has the experts as the class' first axis.
     let transposed = of.matrix != Expr::Class(of.class)
         && matches!(&of.matrix, Expr::Op(op, _) if matches!(op.as_ref(), Op::Transpose(_)));
@@ -289,7 +283,7 @@ fn softmax_over(view: &dyn View, class: Class, e: i64, ones: Ones, depth: usize)
         let Some(shape) = view.fact(x).map(|f| f.shape.as_slice()) else { return false };
         match app.op {
             Op::Softmax(s) => s.kind == SoftmaxKind::Softmax && along(s.axis, s.flatten, shape),
-            Op::Transpose(t) => match swaps(shape, &t.perm) {
+            Op::Transpose(t) => match swaps(shape, t) {
                 Some(false) => softmax_over(view, x, e, ones, depth - 1),
                 Some(true) => {
                     let sizes = large(shape);
@@ -315,16 +309,16 @@ fn softmax_over(view: &dyn View, class: Class, e: i64, ones: Ones, depth: usize)
             }
             Op::Concat(c) => {
                 ones == Ones::Rows
-                    && (c.axis == 0 || c.axis + shape.len() as i64 == 0)
+                    && axis(c.axis, shape.len()) == Some(0)
                     && app.operands.iter().flatten().all(|x| softmax_over(view, *x, e, ones, depth - 1))
             }
-            _ => VIEWS.contains(&app.op.name()) && softmax_over(view, x, e, ones, depth - 1),
+            _ => is_view(app) && softmax_over(view, x, e, ones, depth - 1),
         }
     })
 }
 
 /// The samples of a map: `class` is sample `row` of `of`.
-pub(super) fn sample_of(view: &dyn View, class: Class) -> Option<(Expr, Class, i64)> {
+pub(in crate::rewrite) fn sample_of(view: &dyn View, class: Class) -> Option<(Expr, Class, i64)> {
     let whole = &view.fact(class)?.shape;
     fn go(view: &dyn View, class: Class, whole: &[Dim], depth: usize) -> Option<(Expr, Class, i64)> {
         let shape = &view.fact(class)?.shape;
@@ -339,7 +333,7 @@ pub(super) fn sample_of(view: &dyn View, class: Class) -> Option<(Expr, Class, i
             {
                 return Some((Expr::of(app), p.of, p.start));
             }
-            if VIEWS.contains(&app.op.name())
+            if is_view(app)
                 && large(of) == large(shape)
                 && let Some((lhs, of, row)) = go(view, x, whole, depth - 1)
             {

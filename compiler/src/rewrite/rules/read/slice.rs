@@ -5,9 +5,10 @@ use convc_runtime::{
     ops::{Slice, slice::resolve},
 };
 
-use super::{read::axes::listed, weights::ints};
+use super::axes::listed;
 use crate::rewrite::{
     rule::{Condition, Verdict},
+    rules::weights::ints,
     view::{App, Class, Expr, View},
 };
 
@@ -16,29 +17,29 @@ const FAR: i64 = i32::MAX as i64;
 
 /// How one axis is cut: every `step`-th element from `start` to before `end`, as in Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cut {
-    pub(super) start: i64,
-    pub(super) end: i64,
-    pub(super) step: i64,
+pub(in crate::rewrite) struct Cut {
+    pub(in crate::rewrite) start: i64,
+    pub(in crate::rewrite) end: i64,
+    pub(in crate::rewrite) step: i64,
 }
 
 impl Cut {
     /// `count` elements from `first` on, `step` apart.
-    pub(super) fn at(first: i64, count: i64, step: i64) -> Cut {
+    pub(in crate::rewrite) fn at(first: i64, count: i64, step: i64) -> Cut {
         let end = first + count * step;
         // The place before the first element has no number.
         Cut { start: first, end: if end < 0 { -i64::MAX } else { end }, step }
     }
 
     /// First element and number of elements on an axis of this size.
-    pub(super) fn on(&self, size: i64) -> Option<(i64, i64)> {
+    pub(in crate::rewrite) fn on(&self, size: i64) -> Option<(i64, i64)> {
         let (first, count) = resolve(self.start, self.end, self.step, usize::try_from(size).ok()?);
         Some((i64::try_from(first).ok()?, i64::try_from(count).ok()?))
     }
 
     /// For a positive step: how many elements are left out before the first and behind the end, if that is one number for
     /// all sizes and something is left between.
-    pub(super) fn margins(&self, size: &Dim) -> Option<(i64, i64)> {
+    pub(in crate::rewrite) fn margins(&self, size: &Dim) -> Option<(i64, i64)> {
         if self.step < 1 {
             return None;
         }
@@ -63,11 +64,11 @@ impl Cut {
     }
 }
 
-pub(super) const STEPS_OF_ONE: Condition =
+pub(in crate::rewrite) const STEPS_OF_ONE: Condition =
     Condition { name: "steps-of-one", text: "what is sliced is taken forwards, in steps of 1" };
 
 /// Whether all of these cuts go forwards in steps of 1.
-pub(super) fn steps_of_one<'a>(cuts: impl IntoIterator<Item = &'a Cut>) -> Verdict {
+pub(in crate::rewrite) fn steps_of_one<'a>(cuts: impl IntoIterator<Item = &'a Cut>) -> Verdict {
     match cuts.into_iter().find(|c| c.step != 1) {
         None => Verdict::Holds,
         Some(cut) => Verdict::Fails(format!("a slice takes steps of {}", cut.step)),
@@ -75,62 +76,66 @@ pub(super) fn steps_of_one<'a>(cuts: impl IntoIterator<Item = &'a Cut>) -> Verdi
 }
 
 /// A Slice with known bounds.
-pub(super) struct Sliced {
+pub(in crate::rewrite) struct Sliced {
     /// What is cut.
-    pub(super) x: Class,
+    pub(in crate::rewrite) x: Class,
     /// How each axis is cut; `None` where it is taken whole.
-    pub(super) along: Vec<Option<Cut>>,
+    pub(in crate::rewrite) along: Vec<Option<Cut>>,
     operands: Vec<Option<Class>>,
 }
 
 impl Sliced {
     /// The term as it stands.
-    pub(super) fn expr(&self) -> Expr {
+    pub(in crate::rewrite) fn expr(&self) -> Expr {
         Expr::op(Slice {}, self.operands.iter().map(|o| o.map(Expr::Class)).collect())
     }
 
     /// The axes that are cut.
-    pub(super) fn axes(&self) -> Vec<usize> {
+    pub(in crate::rewrite) fn axes(&self) -> Vec<usize> {
         (0..self.along.len()).filter(|&a| self.along[a].is_some()).collect()
     }
 
     /// The cut, if it is of this axis alone.
-    pub(super) fn only(&self, axis: usize) -> Option<Cut> {
+    pub(in crate::rewrite) fn only(&self, axis: usize) -> Option<Cut> {
         if self.axes() == [axis] { self.along[axis] } else { None }
     }
 }
 
-/// Reads an application as [`Sliced`].
-pub(super) fn sliced(view: &dyn View, app: &App<'_>) -> Option<Sliced> {
+/// How a Slice with known bounds cuts the axes that it names, in its order, whole ones included: of a tensor of this rank.
+pub(in crate::rewrite) fn bounds(view: &dyn View, app: &App<'_>, rank: usize) -> Option<Vec<(usize, Cut)>> {
     let Op::Slice(_) = app.op else { return None };
-    let x = app.operand(0)?;
-    let shape = &view.fact(x)?.shape;
     let list = |i: usize| -> Option<Vec<i64>> { view.fact(app.operand(i)?).and_then(Fact::i64s) };
     let (starts, ends) = (list(1)?, list(2)?);
     let axes = match app.operand(3) {
-        Some(a) => listed(view, a, shape.len())?,
+        Some(a) => listed(view, a, rank)?,
         None => (0..starts.len()).collect(),
     };
     let steps = if app.operand(4).is_some() { list(4)? } else { vec![1; starts.len()] };
     if [ends.len(), axes.len(), steps.len()].iter().any(|n| *n != starts.len()) {
         return None;
     }
+    let cut = |(i, axis)| (axis, Cut { start: starts[i], end: ends[i], step: steps[i] });
+    Some(axes.into_iter().enumerate().map(cut).collect())
+}
+
+/// Reads an application as [`Sliced`].
+pub(in crate::rewrite) fn sliced(view: &dyn View, app: &App<'_>) -> Option<Sliced> {
+    let x = app.operand(0)?;
+    let shape = &view.fact(x)?.shape;
     let mut along = vec![None; shape.len()];
-    for i in 0..starts.len() {
-        let axis = axes[i];
-        let cut = Cut { start: starts[i], end: ends[i], step: steps[i] };
+    for (axis, cut) in bounds(view, app, shape.len())? {
         *along.get_mut(axis)? = (!cut.is_whole(shape.get(axis)?)).then_some(cut);
     }
     Some(Sliced { x, along, operands: app.operands.clone() })
 }
 
 /// The slices in a class.
-pub(super) fn slices_in(view: &dyn View, class: Class) -> Vec<Sliced> {
+pub(in crate::rewrite) fn slices_in(view: &dyn View, class: Class) -> Vec<Sliced> {
     view.apps(class).iter().filter_map(|app| sliced(view, app)).collect()
 }
 
 /// `x` cut along these axes; `x` itself if there are none.
-pub(super) fn slice(x: Expr, cuts: &[(usize, Cut)]) -> Expr {
+pub(in crate::rewrite) fn slice(x: Expr, cuts: &[(usize, Cut)]) -> Expr {
     if cuts.is_empty() {
         return x;
     }
@@ -143,6 +148,6 @@ pub(super) fn slice(x: Expr, cuts: &[(usize, Cut)]) -> Expr {
 }
 
 /// Elements `first .. first + count` of one axis.
-pub(super) fn part(x: Expr, axis: usize, first: i64, count: i64) -> Expr {
+pub(in crate::rewrite) fn part(x: Expr, axis: usize, first: i64, count: i64) -> Expr {
     slice(x, &[(axis, Cut::at(first, count, 1))])
 }
