@@ -79,7 +79,11 @@ fn generated_documentation_is_current() {
     };
     let intro = "# The rewrite rules\n\n\
         This page is what `convc list rules --markdown` prints. A rule fires only where each of its conditions is known to hold,\n\
-        whatever the sizes that the model leaves open.\n\n";
+        whatever the sizes that the model leaves open.\n\n\
+        An equation has alternatives, separated by `;`. Heads in upper case are operators, a variable stands for one value\n\
+        wherever it occurs, `b?` may be missing, `x[i]..` is a run of operands, and a head in lower case is something made of its\n\
+        operands and of nothing else. The grammar is in [tests/src/equations/mod.rs](../tests/src/equations/mod.rs); tests unify\n\
+        every equation with the matches of its rule.\n\n";
     let expected = format!("{intro}{}", list("rules"));
     let path = root().join("docs/rules.md");
     if std::env::var("CONVC_BLESS").is_ok_and(|v| v == "1") {

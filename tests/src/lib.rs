@@ -3,6 +3,7 @@
 pub mod agree;
 pub mod blocks;
 pub mod conformance;
+pub mod equations;
 pub mod filetests;
 pub mod mutate;
 pub mod operators;

@@ -81,7 +81,8 @@ pub const EXECUTED: Condition = Condition {
 pub struct Rule {
     /// Its name, unique.
     pub name: &'static str,
-    /// `left => right` as a mathematician would write it.
+    /// `left => right` as a mathematician would write it, in the grammar of `tests/src/equations/mod.rs`. Tests unify it with
+    /// the matches that the search finds.
     pub equation: &'static str,
     /// The soundness conditions.
     pub conditions: &'static [Condition],

@@ -135,9 +135,9 @@ fn logits(rng: &mut Rng, t: &mut Text, b: &Block, (s, apart): (String, bool), ou
     }
     let dtype = t.dtype;
     let b1 = numbers(rng, h);
-    let b1 = t.constant_of(dtype, &[h], &format!("{b1:?}"));
+    let b1 = if rng.chance(80) { t.constant_of(dtype, &[h], &format!("{b1:?}")) } else { "_".into() };
     let b2 = if twice || rng.chance(70) { t.constant_of(dtype, &[outputs], &format!("{b2:?}")) } else { "_".into() };
-    if groups == 1 && b.flaw != Flaw::NotPooled && b2 != "_" && rng.chance(30) {
+    if groups == 1 && b.flaw != Flaw::NotPooled && b1 != "_" && b2 != "_" && rng.chance(30) {
         let w1 = t.constant_of(dtype, &[h, columns], &format!("{w1:?}"));
         let w2 = t.constant_of(dtype, &[outputs, h], &format!("{w2:?}"));
         let flat = reshape(t, &s, &[0, columns]);
@@ -235,7 +235,8 @@ pub fn attention(rng: &mut Rng) -> String {
     }
     let attributes =
         format!("auto_pad=\"NOTSET\", dilations={ones:?}, group={group}, pads={pads:?}, strides={strides:?}");
-    let mut u = t.op("Conv", &[&input, &w, &bias], &attributes);
+    let operands = [input.as_str(), &w, &bias];
+    let mut u = t.op("Conv", if rng.chance(80) { &operands } else { &operands[..2] }, &attributes);
     if rng.chance(70) {
         u = t.op("Relu", &[&u], "");
     }

@@ -351,12 +351,13 @@ pub fn conv_samples(rng: &mut Rng) -> String {
     let mut t = Text::new(rng, dtype);
     let Rows { batch, rows, other } = Rows::random(rng, s.n);
     let x = t.input(&s.dims(&batch, s.channels));
-    let (w, b) = (t.random(&s.kernel()), t.random(&[s.shape.outputs]));
+    let (w, b) = (t.random(&s.kernel()), rng.chance(80).then(|| t.random(&[s.shape.outputs])));
     let mut parts = Vec::new();
     for (i, row) in rows.into_iter().enumerate() {
         let part = t.piece(rng, &x, 0, row);
         let own = if other == Some(i) { t.random(&s.kernel()) } else { w.clone() };
-        parts.push(t.op("Conv", &[&part, &own, &b], &s.attributes(s.shape.group)));
+        let operands: Vec<&str> = [&part, &own].into_iter().chain(&b).map(String::as_str).collect();
+        parts.push(t.op("Conv", &operands, &s.attributes(s.shape.group)));
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let y = t.op("Concat", &parts, "axis=0");

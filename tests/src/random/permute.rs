@@ -127,6 +127,8 @@ pub fn block_diagonal(rng: &mut Rng) -> String {
     let pads: Vec<i64> = s.begin.iter().chain(&s.end).copied().collect();
     let attributes =
         format!("auto_pad=\"NOTSET\", dilations={:?}, group=1, pads={pads:?}, strides={:?}", s.dilations, s.strides);
-    let y = t.op("Conv", &[&input, &w], &attributes);
+    let bias = rng.chance(50).then(|| t.random(&[o]));
+    let operands: Vec<&str> = [&input, &w].into_iter().chain(&bias).map(String::as_str).collect();
+    let y = t.op("Conv", &operands, &attributes);
     t.finish(&y)
 }

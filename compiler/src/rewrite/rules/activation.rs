@@ -326,15 +326,14 @@ fn recognise(cx: &mut Cx<'_>, class: Class, app: &App<'_>, reading: impl Fn(&Gat
     }
 }
 
-/// `x * clip(x + 3, 0, 6) / 6  =>  hardswish(x)`
-///
 /// Sound by definition, whatever order the constants stand in, and with HardSigmoid in place of the Clip.
 /// Requires: slope 1/6, middle 1/2, top 1.
 /// Exactness: analytic (constants as the operator rounds them).
 /// Pays: one pass over the map for four.
 pub const HARD_SWISH: Rule = Rule {
     name: "hard-swish",
-    equation: "x * clip(x + 3, 0, 6) / 6 => hardswish(x)",
+    equation: "product(x, HardSigmoid(x)) => HardSwish(x); \
+               product(x, Clip(affine(x), ..)) => HardSwish(x) where it is x * clip(x + 3, 0, 6) / 6",
     conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,
@@ -354,8 +353,6 @@ pub const HARD_SWISH: Rule = Rule {
     },
 };
 
-/// `x * sigmoid(a x)  =>  swish(x; a)`
-///
 /// Sound by definition.
 /// Requires: no other scale.
 /// Exactness: analytic (a as the operator rounds it).
@@ -363,7 +360,7 @@ pub const HARD_SWISH: Rule = Rule {
 /// cost leaves them.
 pub const SWISH: Rule = Rule {
     name: "swish",
-    equation: "x * sigmoid(a x) => swish(x; a)",
+    equation: "product(x, Sigmoid(affine(x))) => Swish(x; alpha a) where it is x * sigmoid(a x)",
     conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,
@@ -383,15 +380,13 @@ pub const SWISH: Rule = Rule {
     },
 };
 
-/// `x * tanh(softplus(x))  =>  mish(x)`
-///
 /// Sound by definition; Softplus may be spelled out as a logarithm.
 /// Requires: no other scale.
 /// Exactness: analytic.
 /// Pays: one pass over the map for three; the spelled-out logarithm stays where Softplus is slower than it.
 pub const MISH: Rule = Rule {
     name: "mish",
-    equation: "x * tanh(softplus(x)) => mish(x)",
+    equation: "product(x, Tanh(softplus(x))) => Mish(x)",
     conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::FLOATS,
@@ -408,16 +403,15 @@ pub const MISH: Rule = Rule {
     },
 };
 
-/// `x * (1 + erf(x / sqrt(2))) / 2  =>  gelu(x)`, and
-/// `x * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2  =>  gelu(x; tanh)`
-///
 /// Sound by definition, whatever order the constants stand in and however the cube is spelled.
 /// Requires: these constants.
 /// Exactness: analytic (constants as the operator rounds them).
 /// Pays: one pass over the map for five, or nine.
 pub const GELU: Rule = Rule {
     name: "gelu",
-    equation: "x * (1 + erf(x / sqrt(2))) / 2 => gelu(x); x * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 => gelu(x; tanh)",
+    equation: "product(x, affine(Erf(affine(x)))) => Gelu(x; approximate none) where it is x * (1 + erf(x / sqrt 2)) / 2; \
+               product(x, affine(Tanh(cubic(x)))) => Gelu(x; approximate tanh) where it is x * (1 + tanh(sqrt(2 / pi) (x + \
+               0.044715 x^3))) / 2",
     conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,
@@ -440,15 +434,14 @@ pub const GELU: Rule = Rule {
     },
 };
 
-/// `s * clip(a x + b, 0, 1 / s)  =>  hardsigmoid(x; s a, s b)`
-///
 /// Sound over the reals for a positive s: scaling commutes with bounds that are scaled.
 /// Requires: bounds 0 and 1 once scaled; a scale behind the Clip, or a scale and shift before it that no convolution takes up.
 /// Exactness: analytic (the slope and shift as the operator rounds them).
 /// Pays: one pass over the map for three.
 pub const HARD_SIGMOID: Rule = Rule {
     name: "hard-sigmoid",
-    equation: "s * clip(a x + b, 0, 1 / s) => hardsigmoid(x; s a, s b)",
+    equation: "Clip(affine(x), ..) => HardSigmoid(x); \
+               product(Clip(affine(x), ..)) => HardSigmoid(x) where it is clip(alpha x + beta, 0, 1)",
     conditions: &[CONSTANTS, SAME_SHAPE],
     exactness: Exactness::Analytic,
     types: Types::UP_TO_F32,

@@ -85,8 +85,6 @@ pub(super) const SCALE: Condition = Condition {
     text: "variance + epsilon is positive, no channel is scaled by more than 10000, and the shift is a finite number",
 };
 
-/// `bn(x; g, b, m, v)  =>  conv(x, g / sqrt(v + eps), b - m g / sqrt(v + eps))`, depthwise 1x1
-///
 /// Sound over the reals: inference-time BatchNormalization is affine in each channel.
 /// Requires: constant parameters.
 /// Not sound for: training mode, whose statistics are the batch's own.
@@ -94,7 +92,7 @@ pub(super) const SCALE: Condition = Condition {
 /// Pays: nothing by itself; the convolution composes with its neighbours.
 pub const BN_AS_CONV: Rule = Rule {
     name: "bn-as-conv",
-    equation: "bn(x, g, b, m, v) => conv(x, g / sqrt(v + eps), b - m * g / sqrt(v + eps))",
+    equation: "BatchNormalization(x, g, b, m, v) => Conv(x, s, b - m * s; depthwise 1x1) where s = g / Sqrt(v + eps)",
     conditions: &[SCALE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -193,8 +191,6 @@ const FINITE: Condition = Condition {
     text: "every value of the scale, or 1 over it where it divides, is a finite number",
 };
 
-/// `x * s  =>  conv(x, s)`, `x / s  =>  conv(x, 1 / s)`, depthwise 1x1
-///
 /// Sound over the reals for a scale that is one number per channel.
 /// Requires: a constant scale that does not vary over the batch or the map; finite, since a kernel is set between zeros
 /// later, and 0 times infinity is no number.
@@ -203,7 +199,7 @@ const FINITE: Condition = Condition {
 /// Pays: nothing by itself; the convolution composes with its neighbours.
 pub const SCALE_AS_CONV: Rule = Rule {
     name: "scale-as-conv",
-    equation: "x * s => conv(x, s); x / s => conv(x, 1 / s)",
+    equation: "x * s => Conv(x, s; depthwise 1x1); x / s => Conv(x, 1 / s; depthwise 1x1)",
     conditions: &[PER_CHANNEL, FINITE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -226,8 +222,6 @@ pub const SCALE_AS_CONV: Rule = Rule {
     },
 };
 
-/// `x + t  =>  conv(x, 1, t)`, `x - t  =>  conv(x, 1, -t)`, `t - x  =>  conv(x, -1, t)`, depthwise 1x1
-///
 /// Sound over the reals for a shift that is one number per channel.
 /// Requires: a constant shift that does not vary over the batch or the map.
 /// Not sound for: `t - x` without negating the kernel.
@@ -235,7 +229,9 @@ pub const SCALE_AS_CONV: Rule = Rule {
 /// Pays: nothing by itself; the convolution composes with its neighbours.
 pub const SHIFT_AS_CONV: Rule = Rule {
     name: "shift-as-conv",
-    equation: "x + t => conv(x, 1, t); x - t => conv(x, 1, -t); t - x => conv(x, -1, t)",
+    equation: "x + t => Conv(x, 1, t; depthwise 1x1); \
+               x - t => Conv(x, 1, -t; depthwise 1x1); \
+               t - x => Conv(x, -1, t; depthwise 1x1)",
     conditions: &[PER_CHANNEL],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

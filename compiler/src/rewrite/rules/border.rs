@@ -99,8 +99,6 @@ fn equal_but_for_rounding(dtype: DType, a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= most)
 }
 
-/// `fill border(conv(x, w, b), b)  =>  pad(conv(x, w), 0) + b`
-///
 /// Sound over the reals: inside, the bias is added all the same; on the border it is added to 0.
 /// Requires: a border of spatial axes, all of it overwritten with the convolution's bias, and nothing else overwritten. The
 /// border's values are compared but for rounding, since an exporter computes them from the same parameters in another order.
@@ -109,7 +107,7 @@ fn equal_but_for_rounding(dtype: DType, a: &[f64], b: &[f64]) -> bool {
 /// Pays: assignments disappear, and a padded convolution behind takes the padding and composes with the first one.
 pub const BORDER_OF_BIAS: Rule = Rule {
     name: "border-of-bias",
-    equation: "fill border(conv(x, w, b), b) => pad(conv(x, w), 0) + b",
+    equation: "bordered(Conv(x, w, b), ..) => Pad(Conv(x, w), ..) + b where the border holds `b`",
     conditions: &[INSIDE, ONE_VALUE, IS_BIAS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -143,8 +141,6 @@ pub const BORDER_OF_BIAS: Rule = Rule {
     },
 };
 
-/// `fill border(x, v)  =>  pad(x - v, 0) + v`
-///
 /// Sound over the reals: inside, the value goes and comes; on the border it is added to 0.
 /// Requires: a border of spatial axes, all of it overwritten with one value for each channel, and nothing else overwritten.
 /// Not sound for: an assignment that reaches into the map.
@@ -152,7 +148,7 @@ pub const BORDER_OF_BIAS: Rule = Rule {
 /// Pays: a padded convolution behind takes the padding and the shift, one before takes the other shift.
 pub const BORDER_FILL: Rule = Rule {
     name: "border-fill",
-    equation: "fill border(x, v) => pad(x - v, 0) + v",
+    equation: "bordered(x, ..) => Pad(x - v, ..) + v where the border holds `v`",
     conditions: &[INSIDE, ONE_VALUE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -185,8 +181,6 @@ const MAP_BORDER: Condition = Condition {
     text: "beside the padded map, the constant that is added holds one finite number for each channel",
 };
 
-/// `pad(x, 0) + m  =>  pad(x + (i - o), 0) + o`, where the constant `m` is `i` inside and `o` on the border
-///
 /// Sound over the reals: inside, `o` comes and goes; on the border it is added to 0. Where `x` is a convolution whose bias
 /// is `o - i` but for rounding, it loses its bias instead.
 /// Requires: padding of spatial axes with zeros; a constant of the padded map's size.
@@ -196,7 +190,9 @@ const MAP_BORDER: Condition = Condition {
 /// map's size becomes one number for each channel.
 pub const BORDER_MAP: Rule = Rule {
     name: "border-map",
-    equation: "pad(x, 0) + m => pad(x + (i - o), 0) + o",
+    equation: "Pad(x, ..) + m => Pad(x + d, ..) + o where the constant `m` is `o` on the border and `o + d` inside; \
+               Pad(x, ..) + m => Pad(x, ..) + o where it is `o` everywhere; \
+               Pad(Conv(x, w, b), ..) + m => Pad(Conv(x, w), ..) + o where it is `o` on the border and `o - b` inside",
     conditions: &[ZEROS, SPATIAL, MAP_INSIDE, MAP_BORDER],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -30,8 +30,6 @@ pub(super) const SAME_GRID: Condition = Condition {
 const SAME_SHAPE: Condition =
     Condition { name: "same-shape", text: "the branches' results have the shape of the sum: nothing is broadcast" };
 
-/// `sum of +-conv(x, w_i, b_i) [+- x]  =>  conv(x, sum of +-embed(w_i) [+- identity], sum of +-b_i)`
-///
 /// Sound over the reals: convolutions of one input with the same strides add up tap by tap, each kernel set into the
 /// smallest one that holds all; the input itself is a 1x1 convolution with ones on the diagonal.
 /// Requires: constant kernels; equal strides; taps on one grid (the same dilation, or kernels of one tap); groups that
@@ -42,8 +40,10 @@ const SAME_SHAPE: Condition =
 /// Pays: one convolution and no addition instead of n and n - 1.
 pub const BRANCH_ADD: Rule = Rule {
     name: "branch-add",
-    equation: "conv(x, w1, b1) + conv(x, w2, b2) + x => conv(x, embed(w1) + embed(w2) + eye, b1 + b2); \
-               conv(x, w1, b1) - conv(x, w2, b2) - x => conv(x, embed(w1) - embed(w2) - eye, b1 - b2)",
+    equation: "sum(Conv(x, w[i], b[i]?).., z..) => sum(Conv(x, sum(embedded(w[i])..), sum(b[i]?..)), z..); \
+               sum(Conv(x, w[i], b[i]?).., x, z..) => sum(Conv(x, sum(embedded(w[i]).., unit), sum(b[i]?..)), z..); \
+               sum(Conv(x, w[i], b[i]?).., -x, z..) => sum(Conv(x, sum(embedded(w[i]).., -unit), sum(b[i]?..)), z..) where \
+               `unit` has ones on the diagonal",
     conditions: &[SAME_GRID, SAME_SHAPE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -36,8 +36,6 @@ fn channel_cut(cx: &mut Cx<'_>, axes: &[usize], cut: Option<Cut>) -> Option<Cut>
     cut
 }
 
-/// `slice_c(conv(x, w, b))  =>  conv(x, slice(w), slice(b))`
-///
 /// Sound bit for bit: an output channel depends on its own row of the kernel, and on the inputs of its group.
 /// Requires: constant kernel; a slice of channels alone, which takes whole groups of a grouped convolution (those groups'
 /// inputs are sliced then), or any channels of one with a group for each.
@@ -46,7 +44,8 @@ fn channel_cut(cx: &mut Cx<'_>, axes: &[usize], cut: Option<Cut>) -> Option<Cut>
 /// Pays: channels that nobody reads are not computed.
 pub const SLICE_OUT: Rule = Rule {
     name: "slice-out",
-    equation: "slice_c(conv(x, w, b)) => conv(x, slice(w), slice(b))",
+    equation: "Slice(Conv(x, w, b?), ..) => Conv(x, slice(w), slice(b?)); \
+               Slice(Conv(x, w, b?), ..) => Conv(Slice(x, ..), slice(w), slice(b?))",
     conditions: &[CHANNELS_ONLY, ALIGNED],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -103,8 +102,6 @@ fn rows(cx: &mut Cx<'_>, conv: &ConvAt<'_>, cut: Cut) -> Option<Expr> {
     Some(Expr::op(op, vec![Some(x), Some(slice(kernel.weights.clone(), &rows)), bias]))
 }
 
-/// `conv(slice_c(x), w, b)  =>  conv(x, embed(w), b)`
-///
 /// Sound over the reals: channels that were not read are read with weights of 0.
 /// Requires: constant kernel of one group; a slice of channels alone, in steps of 1; numbers, not infinities, in the channels
 /// that were left out.
@@ -113,7 +110,7 @@ fn rows(cx: &mut Cx<'_>, conv: &ConvAt<'_>, cut: Cut) -> Option<Expr> {
 /// Pays: no copy of the slice; convolutions of several slices of one map meet in [`super::branch::BRANCH_ADD`].
 pub const SLICE_IN: Rule = Rule {
     name: "slice-in",
-    equation: "conv(slice_c(x), w, b) => conv(x, embed(w), b)",
+    equation: "Conv(Slice(x, ..), w, b?) => Conv(x, zero_pad(w), b?)",
     conditions: &[CHANNELS_ONLY, STEPS_OF_ONE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -167,15 +164,13 @@ pub(super) fn mapped(view: &dyn View, app: &App<'_>) -> Option<Class> {
 pub(super) const MAPS: &[&str] =
     &["Relu", "LeakyRelu", "Elu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Mish", "Swish", "Clip"];
 
-/// `f(slice(x))  =>  slice(f(x))`
-///
 /// Sound bit for bit: `f` acts on each element by itself.
 /// Requires: a function of one argument, or Clip between constants.
 /// Exactness: bitwise.
 /// Pays: nothing by itself; one activation behind one convolution serves all slices of it.
 pub const MAP_SLICE: Rule = Rule {
     name: "map-slice",
-    equation: "f(slice(x)) => slice(f(x))",
+    equation: "f(Slice(x, ..)) => Slice(f(x), ..)",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::NUMBERS,
@@ -194,15 +189,13 @@ pub const MAP_SLICE: Rule = Rule {
     },
 };
 
-/// `slice(f(x))  =>  f(slice(x))`
-///
 /// Sound bit for bit: `f` acts on each element by itself.
 /// Requires: a function of one argument, or Clip between constants.
 /// Exactness: bitwise.
 /// Pays: nothing by itself; the slice reaches the convolution behind the activation.
 pub const SLICE_MAP: Rule = Rule {
     name: "slice-map",
-    equation: "slice(f(x)) => f(slice(x))",
+    equation: "Slice(f(x), ..) => f(Slice(x, ..))",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::NUMBERS,

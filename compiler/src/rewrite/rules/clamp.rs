@@ -73,8 +73,6 @@ pub(super) fn bounds_of(view: &dyn View, app: &App<'_>) -> Option<(Bounds, bool)
     Some((bounds, known))
 }
 
-/// `clip(clip(x, a, b), c, d)  =>  clip(x, clip(a, c, d), clip(b, c, d))`, Relu being a Clip at 0
-///
 /// Sound bit for bit: a Clip never decreases, so it takes the ends of a range to the ends of a range. Crossed bounds, of which
 /// the upper one counts, and bounds that leave nothing between them go through the same formula.
 /// Requires: constant bounds.
@@ -82,7 +80,7 @@ pub(super) fn bounds_of(view: &dyn View, app: &App<'_>) -> Option<(Bounds, bool)
 /// Pays: one pass over the map disappears.
 pub const CLIP_CLIP: Rule = Rule {
     name: "clip-clip",
-    equation: "clip(clip(x, a, b), c, d) => clip(x, clip(a, c, d), clip(b, c, d))",
+    equation: "Relu|Clip(clamped(x), ..) => clamped(x)",
     conditions: &[KNOWN],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -115,8 +113,6 @@ pub const CLIP_CLIP: Rule = Rule {
 const ONE_NUMBER: Condition =
     Condition { name: "one-number", text: "the constant is one number, which does not widen the map" };
 
-/// `max(x, 0)  =>  relu(x)`, `max(x, c)  =>  clip(x, c, _)`, `min(x, c)  =>  clip(x, _, c)`
-///
 /// Sound over the reals, by definition; of equal zeros the Max of two operands may give either.
 /// Requires: a constant of one element.
 /// Not sound for: a number for each channel; a constant of higher rank than the map.
@@ -124,7 +120,9 @@ const ONE_NUMBER: Condition =
 /// Pays: bounds join their neighbours, and the convolution before them.
 pub const MAX_AS_CLIP: Rule = Rule {
     name: "max-as-clip",
-    equation: "max(x, 0) => relu(x); max(x, c) => clip(x, c, _); min(x, c) => clip(x, _, c)",
+    equation: "Max(x, 0) => Relu(x); \
+               Max(x, c) => Clip(x, low?); \
+               Min(x, c) => Clip(x, _, high?) where the bound is the constant, and missing where that is infinite",
     conditions: &[ONE_NUMBER],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -165,15 +163,13 @@ pub const MAX_AS_CLIP: Rule = Rule {
 const NONNEGATIVE: Condition =
     Condition { name: "no-negative-element", text: "the operators that made the map leave no negative element" };
 
-/// `relu(x)  =>  x` where no element of x is negative, and Clip likewise if it has no upper bound
-///
 /// Sound over the reals.
 /// Requires: a map behind Relu, Sigmoid, Abs or the like, or sums, products, averages and views of such maps.
 /// Exactness: reassociated (the sign of zero).
 /// Pays: one pass over the map disappears.
 pub const RELU_NONNEGATIVE: Rule = Rule {
     name: "relu-nonnegative",
-    equation: "relu(x) => x where x >= 0",
+    equation: "Relu|Clip(x, ..) => x where no element of x is negative",
     conditions: &[NONNEGATIVE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -27,8 +27,6 @@ const BORDER: Condition = Condition {
            window lies beyond its own input; or no padding is read",
 };
 
-/// `conv(conv(x, w1, b1), w2, b2)  =>  conv(x, w1 . w2, b2 + sum w2 b1)`
-///
 /// Sound over the reals: a convolution is linear in its input, and so is what it makes of another's output. Strides
 /// multiply, padding is `p1 + s1 p2`, the taps `s1 d2 a + d1 b` lie on the grid of their greatest common divisor.
 /// Requires: constant kernels; one number of groups divides the other.
@@ -39,7 +37,7 @@ const BORDER: Condition = Condition {
 /// decides, since two small kernels may be cheaper than one large.
 pub const CONV_COMPOSE: Rule = Rule {
     name: "conv-compose",
-    equation: "conv(conv(x, w1, b1), w2, b2) => conv(x, compose(w1, w2), b2 + response(w2, b1))",
+    equation: "Conv(Conv(x, w1, b1?), w2, b2?) => Conv(x, compose(w1, w2), b2? + response(w2, b1?))",
     conditions: &[BORDER, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

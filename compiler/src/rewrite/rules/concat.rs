@@ -66,8 +66,6 @@ pub(super) fn side_by_side(cx: &mut Cx<'_>, x: Class, convs: &[&ConvAt<'_>]) -> 
     Some(Expr::op(frame.conv(1), vec![Some(x.into()), Some(concat(0, kernels)), bias]))
 }
 
-/// `concat_c(conv(x, w1, b1), conv(x, w2, b2))  =>  conv(x, concat(embed(w1), embed(w2)), concat(b1, b2))`
-///
 /// Sound over the reals: an output channel depends on its own row of the kernel; each kernel is set into the smallest window
 /// that holds all.
 /// Requires: constant kernels of one group; equal strides; taps on one grid; operands that stand next to each other.
@@ -76,7 +74,8 @@ pub(super) fn side_by_side(cx: &mut Cx<'_>, x: Class, convs: &[&ConvAt<'_>]) -> 
 /// Pays: the input is read once and nothing is copied. Cost decides, since the smaller kernels grow.
 pub const CAT_OUT: Rule = Rule {
     name: "cat-out",
-    equation: "concat_c(conv(x, w1, b1), conv(x, w2, b2)) => conv(x, concat(embed(w1), embed(w2)), concat(b1, b2))",
+    equation: "Concat(Conv(x, w[i], b[i]?)..) => Conv(x, Concat(embedded(w[i])..), Concat(b[i]?..)); \
+               Concat(p.., Conv(x, w[i], b[i]?).., q..) => Concat(p.., Conv(x, Concat(embedded(w[i])..), Concat(b[i]?..)), q..)",
     conditions: &[SAME_GRID, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -124,8 +123,6 @@ fn replace_run(cx: &mut Cx<'_>, app: &App<'_>, from: usize, count: usize, before
     cx.rewrite(lhs, Expr::op(app.op.clone(), operands));
 }
 
-/// `concat(f(x), f(y))  =>  f(concat(x, y))`
-///
 /// Sound bit for bit: `f` acts on each element by itself.
 /// Requires: one function of one argument with equal parameters, or Clip between the same constants; operands that stand
 /// next to each other.
@@ -133,7 +130,7 @@ fn replace_run(cx: &mut Cx<'_>, app: &App<'_>, from: usize, count: usize, before
 /// Pays: nothing by itself; the convolutions behind the activations meet.
 pub const CONCAT_MAP: Rule = Rule {
     name: "concat-map",
-    equation: "concat(f(x), f(y)) => f(concat(x, y))",
+    equation: "Concat(f(x[i])..) => f(Concat(x[i]..)); Concat(p.., f(x[i]).., q..) => Concat(p.., f(Concat(x[i]..)), q..)",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::NUMBERS,
@@ -172,8 +169,6 @@ pub const CONCAT_MAP: Rule = Rule {
 const SAME_WINDOW: Condition =
     Condition { name: "same-window", text: "the convolutions have the same window, and groups of one size" };
 
-/// `concat_c(conv(x, w1, b1), conv(y, w2, b2))  =>  conv(concat_c(x, y), concat(w1, w2), concat(b1, b2))`, in groups
-///
 /// Sound bit for bit: a group reads its own inputs.
 /// Requires: constant kernels; equal windows; groups of equal numbers of inputs and outputs; all operands.
 /// Not sound for: groups of different sizes, which a grouped convolution does not have.
@@ -181,7 +176,7 @@ const SAME_WINDOW: Condition =
 /// Pays: where the inputs are neighbours in one map already (the branches of a split map), one convolution and no copies.
 pub const CAT_GROUP: Rule = Rule {
     name: "cat-group",
-    equation: "concat_c(conv(x, w1, b1), conv(y, w2, b2)) => conv(concat_c(x, y), concat(w1, w2), concat(b1, b2))",
+    equation: "Concat(Conv(x[i], w[i], b[i]?)..) => Conv(Concat(x[i]..), Concat(w[i]..), Concat(b[i]?..))",
     conditions: &[SAME_WINDOW],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -232,8 +227,6 @@ pub const CAT_GROUP: Rule = Rule {
     },
 };
 
-/// `conv(concat_c(x, y), w, b)  =>  conv(x, w[:, :c], b) + conv(y, w[:, c:])`
-///
 /// Sound over the reals: a convolution is a sum over its input channels.
 /// Requires: a constant kernel of one group. Tried only where a part can fold on: a convolution, a slice or a constant
 /// among the operands, or one operand twice.
@@ -241,7 +234,7 @@ pub const CAT_GROUP: Rule = Rule {
 /// Pays: where the parts fold into what is before them.
 pub const CAT_IN_SPLIT: Rule = Rule {
     name: "cat-in-split",
-    equation: "conv(concat_c(x, y), w, b) => conv(x, w[:, :c], b) + conv(y, w[:, c:])",
+    equation: "Conv(Concat(x, y[i]..), w, b?) => sum(Conv(x, slice(w), b?), Conv(y[i], slice(w))..)",
     conditions: &[],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -292,8 +285,6 @@ fn folds(view: &dyn View, operands: &[Class]) -> bool {
         })
 }
 
-/// `concat(slice(x, a, b), slice(x, b, c))  =>  slice(x, a, c)`
-///
 /// Sound bit for bit: what was cut apart comes together.
 /// Requires: slices of one value along the axis alone, in steps of 1, each of which begins where the last one ends.
 /// Not sound for: parts in another order; parts that leave elements out.
@@ -301,7 +292,8 @@ fn folds(view: &dyn View, operands: &[Class]) -> bool {
 /// Pays: nothing is copied.
 pub const JOIN_SLICES: Rule = Rule {
     name: "join-slices",
-    equation: "concat(slice(x, a, b), slice(x, b, c)) => slice(x, a, c)",
+    equation: "Concat(Slice(x, ..), Slice(x, ..)) => Slice(x, ..); \
+               Concat(p.., Slice(x, ..), Slice(x, ..), q..) => Concat(p.., Slice(x, ..), q..)",
     conditions: &[STEPS_OF_ONE, ADJACENT],
     exactness: Exactness::Bitwise,
     types: Types::ALL,

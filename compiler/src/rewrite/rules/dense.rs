@@ -99,8 +99,6 @@ impl Product {
     }
 }
 
-/// `bn(x W + c; g, b, m, v)  =>  x (W * s) + (c * s + b - m s)`, `s = g / sqrt(v + eps)`
-///
 /// Sound over the reals: inference-time BatchNormalization is affine in each column.
 /// Requires: constant parameters, W and c; c, if there is one, with a number for each column.
 /// Not sound for: training mode, whose statistics are the batch's own.
@@ -108,7 +106,9 @@ impl Product {
 /// Pays: an operator disappears.
 pub const BN_INTO_PRODUCT: Rule = Rule {
     name: "bn-into-product",
-    equation: "bn(x W + c, g, b, m, v) => x (W * s) + (c * s + b - m * s), s = g / sqrt(v + eps)",
+    equation: "BatchNormalization(MatMul(x, w), g, b, m, v) => Gemm(x, w * s, b - m * s) where s = g / Sqrt(v + eps); \
+               BatchNormalization(Gemm(x, w, c?), g, b, m, v) => Gemm(x, w * s, c? * s + (b - m * s)) where s = g / Sqrt(v + \
+               eps)",
     conditions: &[UNSCALED, OF_COLUMNS, SCALE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -142,8 +142,6 @@ const OWN_ROWS: Condition = Condition {
     text: "the rows of the matrix are the channels in their order, each with all its positions",
 };
 
-/// `bn(x; g, b, m, v) W + c  =>  x (s * W) + (c + (b - m s) W)`, `s = g / sqrt(v + eps)`, views between them as well
-///
 /// Sound over the reals: inference-time BatchNormalization is affine in each channel, and each row of the matrix reads one
 /// channel. A view that joins channels and positions to one axis gives each channel as many neighbouring rows as it has
 /// positions.
@@ -153,7 +151,10 @@ const OWN_ROWS: Condition = Condition {
 /// Pays: an operator disappears.
 pub const BN_BEFORE_PRODUCT: Rule = Rule {
     name: "bn-before-product",
-    equation: "bn(x, g, b, m, v) W + c => x (s * W) + (c + (b - m * s) W), s = g / sqrt(v + eps)",
+    equation: "MatMul(viewed(BatchNormalization(x, g, b, m, v)), w) => Gemm(viewed(x), w * s, response(w, b - m * s)) where s = \
+               g / Sqrt(v + eps); \
+               Gemm(viewed(BatchNormalization(x, g, b, m, v)), w, c?) => Gemm(viewed(x), w * s, c? + response(w, b - m * s)) \
+               where s = g / Sqrt(v + eps)",
     conditions: &[UNSCALED, OF_COLUMNS, SCALE, OWN_ROWS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -216,8 +217,6 @@ fn before(cx: &mut Cx<'_>, app: &App<'_>, p: &Product, norm: &App<'_>, place: &d
 const SAME_OPERAND: Condition =
     Condition { name: "same-operand", text: "both products take x as it stands, or both take it transposed" };
 
-/// `(x W1 + c1) +- (x W2 + c2)  =>  x (W1 +- W2) + (c1 +- c2)`
-///
 /// Sound over the reals: a product is linear in its matrix.
 /// Requires: constant matrices and shifts; the same x.
 /// Not sound for: products of different width, which the sum would broadcast.
@@ -225,7 +224,8 @@ const SAME_OPERAND: Condition =
 /// Pays: one product and no addition.
 pub const PRODUCT_ADD: Rule = Rule {
     name: "product-add",
-    equation: "(x W1 + c1) + (x W2 + c2) => x (W1 + W2) + (c1 + c2); (x W1 + c1) - (x W2 + c2) => x (W1 - W2) + (c1 - c2)",
+    equation: "MatMul|Gemm(x, w1, c1?) + Gemm|MatMul(x, w2, c2?) => Gemm(x, w1 + transposed(w2), c1? + c2?); \
+               MatMul|Gemm(x, w1, c1?) - Gemm|MatMul(x, w2, c2?) => Gemm(x, w1 - transposed(w2), c1? - c2?)",
     conditions: &[SAME_OPERAND, UNSCALED, OF_COLUMNS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

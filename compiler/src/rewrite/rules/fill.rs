@@ -38,8 +38,6 @@ fn filled(view: &dyn View, class: Class, depth: usize) -> Option<(Expr, Tensor)>
 const SAME_SHAPE: Condition =
     Condition { name: "same-shape", text: "the result has the shape of the other operand, whatever the sizes" };
 
-/// `x * fill(v, shape)  =>  x * v`, `+`, `-`, `/` and other elementwise operators likewise
-///
 /// Sound bit for bit: every element of the fill is v.
 /// Requires: a fill that does not widen x.
 /// Not sound for: a fill that repeats x.
@@ -47,7 +45,9 @@ const SAME_SHAPE: Condition =
 /// Pays: the fill and the arithmetic of its shape disappear.
 pub const FILL_AS_SCALAR: Rule = Rule {
     name: "fill-as-scalar",
-    equation: "x * fill(v) => x * v",
+    equation: "Add|Sub|Mul|Div|Pow|Max|Min(x, filled()) => Add|Sub|Mul|Div|Pow|Max|Min(x, v); \
+               Add|Sub|Mul|Div|Pow|Max|Min(filled(), x) => Add|Sub|Mul|Div|Pow|Max|Min(v, x) where `v` is the number that the \
+               tensor is filled with",
     conditions: &[SAME_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::NUMBERS,

@@ -44,15 +44,13 @@ fn is_same_along(view: &dyn View, class: Class, axes: &[usize], rank: usize) -> 
     Verdict::from_answer(answer, || format!("the other operand is {fact}, the mean is over axes {axes:?}"))
 }
 
-/// `mean(conv1x1(x, w, b))  =>  conv1x1(mean(x), w, b)`, over positions
-///
 /// Sound over the reals: means of positions and sums over channels commute, and the mean of a bias is the bias.
 /// Not sound for: an activation between; windows of several taps.
 /// Exactness: reassociated.
 /// Pays: the convolution works on one position.
 pub const MEAN_BEFORE_POINTWISE: Rule = Rule {
     name: "mean-before-pointwise",
-    equation: "mean(conv1x1(x, w, b)) => conv1x1(mean(x), w, b)",
+    equation: "GlobalAveragePool|ReduceMean(Conv(x, w, b?; pointwise), ..) => Conv(GlobalAveragePool|ReduceMean(x, ..), w, b?)",
     conditions: &[],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -76,15 +74,15 @@ pub const MEAN_BEFORE_POINTWISE: Rule = Rule {
     },
 };
 
-/// `mean(x * a)  =>  mean(x) * a`, and so for `x + a`, `x - a` and `a - x`
-///
 /// Sound over the reals where `a` has one element along the axes averaged: it need not be a constant.
 /// Not sound for: an `a` that varies along them.
 /// Exactness: reassociated.
 /// Pays: one pass over the map disappears, unless the product is needed otherwise.
 pub const MEAN_OF_SCALED: Rule = Rule {
     name: "mean-of-scaled",
-    equation: "mean(x * a) => mean(x) * a; and so for x + a, x - a, a - x",
+    equation: "GlobalAveragePool|ReduceMean(Add|Sub|Mul(x, a), ..) => Add|Sub|Mul(GlobalAveragePool|ReduceMean(x, ..), a); \
+               GlobalAveragePool|ReduceMean(a - x, ..) => a - GlobalAveragePool|ReduceMean(x, ..) where `a` has one value for \
+               all positions",
     conditions: &[SAME_ALONG],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -19,8 +19,6 @@ use crate::rewrite::{
 const BLOCKS: Condition =
     Condition { name: "block-diagonal", text: "the kernel's values are 0 outside of blocks along the diagonal" };
 
-/// `conv(x, w, b)  =>  conv(x, blocks of w, b)`, in groups, if the other weights are 0
-///
 /// Sound over the reals: what is multiplied by 0 adds nothing.
 /// Requires: a folded kernel of one group that is 0 outside of equal blocks on the diagonal; numbers, not infinities, in the
 /// map.
@@ -29,7 +27,7 @@ const BLOCKS: Condition =
 /// Pays: a fraction of the work.
 pub const GROUP_DENSE: Rule = Rule {
     name: "group-dense",
-    equation: "conv(x, block_diagonal(w), b) => conv(x, blocks(w), b; groups)",
+    equation: "Conv(x, w, b?) => Conv(x, diagonal(w), b?; groups)",
     conditions: &[BLOCKS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

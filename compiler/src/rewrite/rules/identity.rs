@@ -20,14 +20,12 @@ fn same_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> bool {
     cx.require(SAME_SHAPE.name, verdict)
 }
 
-/// `identity(x)  =>  x`
-///
 /// Sound bit for bit, by definition.
 /// Exactness: bitwise.
 /// Pays: an operator disappears.
 pub const IDENTITY: Rule = Rule {
     name: "identity",
-    equation: "identity(x) => x",
+    equation: "Identity(x) => x",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -54,8 +52,6 @@ fn is_one(view: &dyn View, class: Class) -> bool {
 
 const NEUTRAL: Condition = Condition { name: "neutral", text: "the constant is the operation's neutral element" };
 
-/// `x + 0  =>  x`, `0 + x  =>  x`, `x - 0  =>  x`
-///
 /// Sound over the reals; in floating point the sum of -0 and 0 is 0.
 /// Requires: a constant of zeros that does not widen `x`.
 /// Not sound for: `0 - x`.
@@ -63,7 +59,7 @@ const NEUTRAL: Condition = Condition { name: "neutral", text: "the constant is t
 /// Pays: one pass over the map disappears.
 pub const ADD_ZERO: Rule = Rule {
     name: "add-zero",
-    equation: "x + 0 => x; 0 + x => x; x - 0 => x",
+    equation: "x + 0 => x; x - 0 => x",
     conditions: &[NEUTRAL, SAME_SHAPE],
     exactness: Exactness::Reassociated,
     types: Types::NUMBERS,
@@ -78,8 +74,6 @@ pub const ADD_ZERO: Rule = Rule {
     },
 };
 
-/// `x * 1  =>  x`, `1 * x  =>  x`, `x / 1  =>  x`
-///
 /// Sound bit for bit.
 /// Requires: a constant of ones that does not widen `x`.
 /// Not sound for: `1 / x`.
@@ -87,7 +81,7 @@ pub const ADD_ZERO: Rule = Rule {
 /// Pays: one pass over the map disappears.
 pub const MUL_ONE: Rule = Rule {
     name: "mul-one",
-    equation: "x * 1 => x; 1 * x => x; x / 1 => x",
+    equation: "x * 1 => x; x / 1 => x",
     conditions: &[NEUTRAL, SAME_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::NUMBERS,
@@ -117,14 +111,12 @@ fn neutral(cx: &mut Cx<'_>, class: Class, app: &App<'_>, both: bool, is_neutral:
     }
 }
 
-/// `cast(x, type of x)  =>  x`
-///
 /// Sound bit for bit.
 /// Exactness: bitwise.
 /// Pays: a copy disappears.
 pub const CAST_SAME: Rule = Rule {
     name: "cast-same",
-    equation: "cast(x, type of x) => x",
+    equation: "Cast(x; to the type of x) => x",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -142,14 +134,12 @@ pub const CAST_SAME: Rule = Rule {
     },
 };
 
-/// `relu(relu(x))  =>  relu(x)`
-///
 /// Sound bit for bit: the maximum with 0 is idempotent.
 /// Exactness: bitwise.
 /// Pays: one pass over the map disappears.
 pub const RELU_RELU: Rule = Rule {
     name: "relu-relu",
-    equation: "relu(relu(x)) => relu(x)",
+    equation: "Relu(Relu(x)) => Relu(x)",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS.and(Types::SIGNED),
@@ -166,14 +156,12 @@ pub const RELU_RELU: Rule = Rule {
     },
 };
 
-/// `concat(x)  =>  x`
-///
 /// Sound bit for bit.
 /// Exactness: bitwise.
 /// Pays: a copy disappears.
 pub const CONCAT_ONE: Rule = Rule {
     name: "concat-one",
-    equation: "concat(x) => x",
+    equation: "Concat(x) => x",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::ALL,

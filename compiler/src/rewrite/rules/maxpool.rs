@@ -58,8 +58,6 @@ const NO_CEIL: Condition = Condition {
     text: "no `ceil_mode`, which leaves out a last window that begins in the pool's own padding and not one that begins in a Pad's",
 };
 
-/// `maxpool(pad(x, p, v); q)  =>  maxpool(x; p + q)`
-///
 /// Sound over the reals: padding that is no larger than any element of the map decides no window that has one.
 /// Requires: v minus infinity, or at most 0 where x is behind Relu, Sigmoid or the like; spatial padding; no `ceil_mode`,
 /// whose last window would be another one.
@@ -68,7 +66,7 @@ const NO_CEIL: Condition = Condition {
 /// Pays: a copy of the map disappears.
 pub const PAD_INTO_MAXPOOL: Rule = Rule {
     name: "pad-into-maxpool",
-    equation: "maxpool(pad(x, p, v); pads q) => maxpool(x; pads p + q)",
+    equation: "MaxPool(Pad(x, ..; pads p); pads q) => MaxPool(x; pads p + q)",
     conditions: &[NO_CEIL, SPATIAL, NEVER_WINS, MEETS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -124,8 +122,6 @@ pub const PAD_INTO_MAXPOOL: Rule = Rule {
     },
 };
 
-/// `relu(maxpool(conv(..)))  =>  maxpool(relu(conv(..)))`, and Clip likewise
-///
 /// Sound bit for bit: what never decreases commutes with the maximum.
 /// Requires: a convolution before the pool, which takes the activation up; a tap in every window, since an empty one is minus
 /// infinity.
@@ -134,7 +130,7 @@ pub const PAD_INTO_MAXPOOL: Rule = Rule {
 /// Pays: the activation becomes part of the convolution.
 pub const ACTIVATION_BEFORE_MAXPOOL: Rule = Rule {
     name: "activation-before-maxpool",
-    equation: "relu(maxpool(conv(x, w, b))) => maxpool(relu(conv(x, w, b)))",
+    equation: "Relu|Clip(MaxPool(x), a?, b?) => MaxPool(Relu|Clip(x, a?, b?))",
     conditions: &[MEETS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -189,8 +185,6 @@ fn dilation(first: &MaxPool, second: &MaxPool, a: usize) -> Option<i64> {
     }
 }
 
-/// `maxpool(maxpool(x; k1, p1); k2, p2)  =>  maxpool(x; k1 + k2 - 1, p1 + p2)`
-///
 /// Sound bit for bit: the windows that an outer window gathers cover one larger window without gaps. Where it hangs over the
 /// border of the inner map, the next window inside covers all of the input that the one outside would.
 /// Requires: a stride of 1 inside; one dilation; every outer window meets the inner map.
@@ -200,7 +194,8 @@ fn dilation(first: &MaxPool, second: &MaxPool, a: usize) -> Option<i64> {
 /// pools of one map out of each other: `proposals`.
 pub const MAXPOOL_MAXPOOL: Rule = Rule {
     name: "maxpool-maxpool",
-    equation: "maxpool(maxpool(x; k1, p1); k2, p2) => maxpool(x; k1 + k2 - 1, p1 + p2)",
+    equation: "MaxPool(MaxPool(x; kernel_shape k, pads p); kernel_shape l, pads q) => MaxPool(x; kernel_shape k + l - 1, pads p \
+               + q)",
     conditions: &[STEPS, ONE_GRID, SAME_WINDOWS, MEETS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS.and(Types::of(&[DType::I8, DType::U8])),

@@ -55,8 +55,6 @@ pub(super) fn pads_space_only(pads: Option<&[(i64, i64)]>) -> Verdict {
     }
 }
 
-/// `conv(pad(x, p, 0), w, b; q)  =>  conv(x, w, b; p + q)`
-///
 /// Sound bit for bit: a convolution reads zeros beyond its input's border either way.
 /// Requires: constant mode with value 0; known pads on spatial axes only. The convolution may crop: positions count through.
 /// Not sound for: reflected, replicated or wrapped borders, another value, padded channels; and negative pads, which remove
@@ -65,7 +63,7 @@ pub(super) fn pads_space_only(pads: Option<&[(i64, i64)]>) -> Verdict {
 /// Pays: a copy of the map disappears.
 pub const PAD_INTO_CONV: Rule = Rule {
     name: "pad-into-conv",
-    equation: "conv(pad(x, p, 0), w, b; pads q) => conv(x, w, b; pads p + q)",
+    equation: "Conv(Pad(x, ..; pads p), w, b?; pads q) => Conv(x, w, b?; pads p + q)",
     conditions: &[ZEROS, SPATIAL],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -126,8 +124,6 @@ fn filling(view: &dyn View, app: &App<'_>, mode: PadMode) -> Result<Option<Vec<u
     }
 }
 
-/// `pad(pad(x, p, v), q, v)  =>  pad(x, p + q, v)`
-///
 /// Sound bit for bit: the same border grows outwards; so it does where both repeat the edge.
 /// Requires: one value; known pads, none negative.
 /// Not sound for: another value; reflection, which reads what the first one put there; negative pads, which remove elements.
@@ -135,7 +131,7 @@ fn filling(view: &dyn View, app: &App<'_>, mode: PadMode) -> Result<Option<Vec<u
 /// Pays: a copy of the map disappears.
 pub const PAD_PAD: Rule = Rule {
     name: "pad-pad",
-    equation: "pad(pad(x, p, v), q, v) => pad(x, p + q, v)",
+    equation: "Pad(Pad(x, p, v?, ..), q, ..) => Pad(x, pads, v?) where `pads` is p + q, and both fill with `v`",
     conditions: &[ONE_BORDER, GROWS],
     exactness: Exactness::Bitwise,
     types: Types::ALL,

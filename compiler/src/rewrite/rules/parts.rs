@@ -17,8 +17,6 @@ const IN_ORDER: Condition = Condition {
     text: "along the axis of the concatenation the slice takes neighbours in their order, in steps of 1",
 };
 
-/// `slice(concat(p, q, ..))  =>  concat(slice(p), slice(q), ..)` of those that are met
-///
 /// Sound bit for bit: a slice of consecutive elements is what it takes of each operand, one behind the other.
 /// Requires: operands of fixed size along the axis; a slice with fixed bounds, in steps of 1 along it (along other axes any).
 /// Not sound for: a slice that reverses or skips, whose parts would have to be reversed or begin elsewhere.
@@ -27,7 +25,7 @@ const IN_ORDER: Condition = Condition {
 /// goes on to the convolution behind it.
 pub const SLICE_OF_CONCAT: Rule = Rule {
     name: "slice-of-concat",
-    equation: "slice(concat(p, q)) => concat(slice(p), slice(q))",
+    equation: "Slice(Concat(x[i]..), ..) => parts(x[i]..?)",
     conditions: &[IN_ORDER],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -89,8 +87,6 @@ pub const SLICE_OF_CONCAT: Rule = Rule {
 /// Operands that one concatenation is given by this rule at most, so that a chain of them has few spellings.
 const MOST: usize = 16;
 
-/// `concat(.., concat(p, q), ..)  =>  concat(.., p, q, ..)`
-///
 /// Sound bit for bit, by definition.
 /// Requires: one axis.
 /// Not sound for: concatenations along different axes.
@@ -98,7 +94,7 @@ const MOST: usize = 16;
 /// Pays: what stands in the inner one is copied once less, unless that is needed for something else.
 pub const CONCAT_OF_CONCAT: Rule = Rule {
     name: "concat-of-concat",
-    equation: "concat(.., concat(p, q), ..) => concat(.., p, q, ..)",
+    equation: "Concat(p.., Concat(x[i]..), q..) => Concat(p.., x[i].., q..)",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::ALL,

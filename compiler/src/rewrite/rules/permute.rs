@@ -141,8 +141,6 @@ fn gather(x: Expr, axis: i64, indices: &[i64]) -> Expr {
 
 const EACH_ONCE: Condition = Condition { name: "each-once", text: "every channel of the map is picked once" };
 
-/// `conv(pick(x, p), w, b)  =>  conv(x, w[:, inverse of p], b)`
-///
 /// Sound over the reals: a convolution is a sum over its input channels, in whatever order.
 /// Requires: a constant kernel of one group; a permutation, whether by Gather, by reshapes around a transposition or by
 /// slices.
@@ -151,7 +149,7 @@ const EACH_ONCE: Condition = Condition { name: "each-once", text: "every channel
 /// Pays: the map is not copied.
 pub const PERM_FOLD: Rule = Rule {
     name: "perm-fold",
-    equation: "conv(pick(x, p), w, b) => conv(x, w[:, inverse(p)], b)",
+    equation: "Conv(picked(x), w, b?) => Conv(x, gather(w), b?)",
     conditions: &[EACH_ONCE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -193,8 +191,6 @@ const WITHIN_GROUPS: Condition = Condition {
     text: "each output channel comes from a group of the convolution that reads the same input channels as the one it goes to",
 };
 
-/// `pick(conv(x, w, b), p)  =>  conv(x, w[p], b[p])`
-///
 /// Sound bit for bit: an output channel depends on its own row of the kernel and on the inputs of its group.
 /// Requires: a constant kernel.
 /// Not sound for: channels that change their group.
@@ -202,7 +198,7 @@ const WITHIN_GROUPS: Condition = Condition {
 /// Pays: the map is not copied.
 pub const PERM_OUT: Rule = Rule {
     name: "perm-out",
-    equation: "pick(conv(x, w, b), p) => conv(x, w[p], b[p])",
+    equation: "picked(Conv(x, w, b?)) => Conv(x, gather(w), gather(b?))",
     conditions: &[WITHIN_GROUPS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -239,15 +235,13 @@ pub const PERM_OUT: Rule = Rule {
     },
 };
 
-/// `pick(f(x), p)  =>  f(pick(x, p))`
-///
 /// Sound bit for bit: `f` acts on each element by itself.
 /// Requires: a function of one argument, or Clip between constants.
 /// Exactness: bitwise.
 /// Pays: nothing by itself; the permutation reaches the convolution behind the activation.
 pub const PERM_MAP: Rule = Rule {
     name: "perm-map",
-    equation: "pick(f(x), p) => f(pick(x, p))",
+    equation: "picked(f(x)) => f(Gather(x, order))",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::NUMBERS,

@@ -39,8 +39,6 @@ pub(super) fn window_fits(pool: &AveragePool, sizes: &[Dim]) -> Verdict {
     Verdict::Holds
 }
 
-/// `avgpool(x)  =>  conv(x, 1 / k)`, depthwise
-///
 /// Sound over the reals where every window is divided by the number of its taps.
 /// Requires: fixed channels; `count_include_pad` or no padding; no last window that hangs over or begins behind the map
 /// (`ceil_mode`); a map that is never smaller than the window.
@@ -49,7 +47,7 @@ pub(super) fn window_fits(pool: &AveragePool, sizes: &[Dim]) -> Verdict {
 /// Pays: nothing by itself; the convolution merges with parallel and subsequent ones.
 pub const AVGPOOL_AS_CONV: Rule = Rule {
     name: "avgpool-as-conv",
-    equation: "avgpool(x; k) => conv(x, 1 / k)",
+    equation: "AveragePool(x) => Conv(x, 1 / n; depthwise) where the kernel has `n` taps",
     conditions: &[FULL_WINDOWS, WINDOW_FITS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -40,8 +40,6 @@ fn in_steps(kind: ReduceKind) -> bool {
     )
 }
 
-/// `reduce(reduce(x, A), B)  =>  reduce(x, A and B)`
-///
 /// Sound over the reals: sums of sums are sums, and means of equally many elements are means. Where only one of both keeps its
 /// axes, they are squeezed out behind the reduction.
 /// Requires: one kind of reduction on both sides.
@@ -50,7 +48,8 @@ fn in_steps(kind: ReduceKind) -> bool {
 /// Pays: a pass over the intermediate result disappears.
 pub const REDUCE_REDUCE: Rule = Rule {
     name: "reduce-reduce",
-    equation: "reduce(reduce(x, A), B) => reduce(x, A and B)",
+    equation: "Reduce*(Reduce*(x, ..), ..) => Reduce*(x, axes); \
+               Reduce*(Reduce*(x, ..), ..) => Squeeze(Reduce*(x, axes), shape) where `axes` are those of both",
     conditions: &[GATHERS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

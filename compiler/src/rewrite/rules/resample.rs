@@ -70,8 +70,6 @@ fn sizes(view: &dyn View, x: Class, pool: &AveragePool) -> Option<Vec<Dim>> {
     (shape.len() == n + 2 && pool.pads.len() == 2 * n).then(|| shape[2..].to_vec())
 }
 
-/// `avgpool(conv1x1(x, w, b))  =>  conv1x1(avgpool(x), w, b)`
-///
 /// Sound over the reals: averages of positions and sums over channels commute.
 /// Requires: a pointwise convolution; no bias, or windows whose average of a constant is that constant; a map that is
 /// never smaller than the window, since the convolution would see an empty one.
@@ -80,7 +78,7 @@ fn sizes(view: &dyn View, x: Class, pool: &AveragePool) -> Option<Vec<Dim>> {
 /// Pays: the convolution works at the lower resolution.
 pub const POOL_BEFORE_POINTWISE: Rule = Rule {
     name: "pool-before-pointwise",
-    equation: "avgpool(conv1x1(x, w, b)) => conv1x1(avgpool(x), w, b)",
+    equation: "AveragePool(Conv(x, w, b?; pointwise)) => Conv(AveragePool(x), w, b?; pointwise)",
     conditions: &[KEEPS_CONSTANTS, WINDOW_FITS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -104,8 +102,6 @@ pub const POOL_BEFORE_POINTWISE: Rule = Rule {
     },
 };
 
-/// `conv1x1(avgpool(x), w, b)  =>  avgpool(conv1x1(x, w, b))`
-///
 /// Sound over the reals, as the other direction.
 /// Requires: as the other direction.
 /// Not sound for: a bias and padding that counts; an activation between.
@@ -113,7 +109,7 @@ pub const POOL_BEFORE_POINTWISE: Rule = Rule {
 /// Pays: fewer channels are pooled, or the convolution composes with what made x.
 pub const POINTWISE_BEFORE_POOL: Rule = Rule {
     name: "pointwise-before-pool",
-    equation: "conv1x1(avgpool(x), w, b) => avgpool(conv1x1(x, w, b))",
+    equation: "Conv(AveragePool(x), w, b?; pointwise) => AveragePool(Conv(x, w, b?; pointwise))",
     conditions: &[KEEPS_CONSTANTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -183,8 +179,6 @@ fn keeps_channels(view: &dyn View, op: &Resize, app: &App<'_>, x: &Fact) -> Verd
     Verdict::from_answer(answer, || "the channels may be resampled".into())
 }
 
-/// `conv1x1(resize(x), w, b)  =>  resize(conv1x1(x, w, b))`
-///
 /// Sound over the reals: every output of a nearest or linear resampling is an average of positions with weights that sum
 /// to 1, the same for each channel.
 /// Requires: a pointwise convolution; mode nearest or linear without a value from outside; channels that stay.
@@ -193,7 +187,7 @@ fn keeps_channels(view: &dyn View, op: &Resize, app: &App<'_>, x: &Fact) -> Verd
 /// Pays: the convolution works at the lower resolution, and composes with what is before.
 pub const POINTWISE_BEFORE_RESIZE: Rule = Rule {
     name: "pointwise-before-resize",
-    equation: "conv1x1(resize(x), w, b) => resize(conv1x1(x, w, b))",
+    equation: "Conv(Resize(x, ..), w, b?; pointwise) => Resize(Conv(x, w, b?; pointwise), ..)",
     conditions: &[KEEPS_CHANNELS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

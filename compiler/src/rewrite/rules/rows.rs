@@ -25,8 +25,6 @@ fn last(view: &dyn View, class: Class) -> Option<i64> {
     view.fact(class)?.shape.last()?.as_fixed()
 }
 
-/// `bn(view(x W + c); g, b, m, v)  =>  view(x (W * s) + (c * s + b - m s))`, `s = g / sqrt(v + eps)`
-///
 /// Sound over the reals: a view that keeps the last axis joins rows, and BatchNormalization is affine in each column.
 /// Requires: constant parameters, W and c; c, if there is one, with a number for each column.
 /// Not sound for: a view that cuts rows in pieces or joins them to longer ones.
@@ -34,7 +32,10 @@ fn last(view: &dyn View, class: Class) -> Option<i64> {
 /// Pays: the view meets the one that undoes it; a BatchNormalization becomes the addition that a bias is.
 pub const BN_INTO_ROWS: Rule = Rule {
     name: "bn-into-rows",
-    equation: "bn(view(x W + c), g, b, m, v) => view(x (W * s) + (c * s + b - m * s)), s = g / sqrt(v + eps)",
+    equation: "BatchNormalization(viewed(MatMul(x, w)), g, b, m, v) => viewed(MatMul(x, w * s) + (b - m * s)) where s = g / \
+               Sqrt(v + eps); \
+               BatchNormalization(viewed(MatMul(x, w) + c), g, b, m, v) => viewed(MatMul(x, w * s) + (c * s + (b - m * s))) \
+               where s = g / Sqrt(v + eps)",
     conditions: &[SCALE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -128,8 +129,6 @@ const KEEPS_CHANNELS: Condition = Condition {
     text: "a view behind the convolution, if there is one, keeps batch and channels as they are",
 };
 
-/// `transpose(conv1x1(x, s, t)) W + c  =>  transpose(x) (s * W) + (c + t W)`, depthwise; a view between them as well
-///
 /// Sound over the reals: a depthwise 1x1 convolution is affine in each channel, the Transpose makes channels the last axis, and
 /// each row of the matrix reads one channel.
 /// Requires: constant kernels, W and c; a view, if there is one, that keeps batch and channels as they are.
@@ -138,7 +137,10 @@ const KEEPS_CHANNELS: Condition = Condition {
 /// Pays: a pass over the map disappears: a BatchNormalization before attention, where all that reads it are products.
 pub const SCALE_BEFORE_ROWS: Rule = Rule {
     name: "scale-before-rows",
-    equation: "transpose(conv(x, s, t)) W + c => transpose(x) (s * W) + (c + t W)",
+    equation: "MatMul(Transpose(viewed(Conv(x, s, t?; depthwise 1x1))), w) => MatMul(Transpose(viewed(x)), w * s) + response(w, \
+               t?); \
+               MatMul(Transpose(viewed(Conv(x, s, t?; depthwise 1x1))), w) + c => MatMul(Transpose(viewed(x)), w * s) + (c + \
+               response(w, t?))",
     conditions: &[CHANNELS_LAST, KEEPS_CHANNELS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

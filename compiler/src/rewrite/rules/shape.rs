@@ -24,15 +24,13 @@ fn same_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> bool {
     cx.require(SAME_SHAPE.name, Verdict::from_answer(answer, || "the shapes differ or may differ".into()))
 }
 
-/// `view(x)  =>  x` if the shape stays, `expand(x)  =>  x` likewise
-///
 /// Sound bit for bit: the elements keep their order.
 /// Requires: equal shapes for all values of the symbols.
 /// Exactness: bitwise.
 /// Pays: an operator disappears.
 pub const VIEW_SAME: Rule = Rule {
     name: "view-same",
-    equation: "reshape(x, shape of x) => x",
+    equation: "Reshape|Flatten|Squeeze|Unsqueeze|Expand(x, ..) => x where the shape stays",
     conditions: &[SAME_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -88,15 +86,13 @@ fn static_shape(cx: &mut Cx<'_>, x: Class, result: Class) -> Option<Vec<i64>> {
     cx.require(STATIC_SHAPE.name, verdict).then_some(operand)
 }
 
-/// `reshape(x, computed shape)  =>  reshape(x, constant shape)`
-///
 /// Sound bit for bit: both give the inferred shape.
 /// Requires: at most one size that is neither fixed nor copied in place.
 /// Exactness: bitwise.
 /// Pays: the arithmetic that computes the shape disappears.
 pub const STATIC_RESHAPE: Rule = Rule {
     name: "static-reshape",
-    equation: "reshape(x, computed shape) => reshape(x, constant shape)",
+    equation: "Reshape(x, s) => Reshape(x, shape) where `s` is computed and `shape` a constant",
     conditions: &[STATIC_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -116,15 +112,13 @@ pub const STATIC_RESHAPE: Rule = Rule {
     },
 };
 
-/// `view(view(x))  =>  reshape(x, shape)`
-///
 /// Sound bit for bit: the elements keep their order.
 /// Requires: the outer shape as a constant operand.
 /// Exactness: bitwise.
 /// Pays: an operator disappears.
 pub const VIEW_VIEW: Rule = Rule {
     name: "view-view",
-    equation: "reshape(reshape(x)) => reshape(x)",
+    equation: "Reshape|Flatten|Squeeze|Unsqueeze(viewed(x), ..) => Reshape(x, shape)",
     conditions: &[STATIC_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -147,14 +141,12 @@ pub const VIEW_VIEW: Rule = Rule {
     },
 };
 
-/// `transpose(x, 0 1 2 ..)  =>  x`
-///
 /// Sound bit for bit.
 /// Exactness: bitwise.
 /// Pays: a copy disappears.
 pub const TRANSPOSE_SAME: Rule = Rule {
     name: "transpose-same",
-    equation: "transpose(x, 0 1 2 ..) => x",
+    equation: "Transpose(x; perm 0 1 2 and so on) => x",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -172,14 +164,12 @@ pub const TRANSPOSE_SAME: Rule = Rule {
     },
 };
 
-/// `transpose(transpose(x, p), q)  =>  transpose(x, p[q])`
-///
 /// Sound bit for bit: permutations compose.
 /// Exactness: bitwise.
 /// Pays: a copy disappears.
 pub const TRANSPOSE_TRANSPOSE: Rule = Rule {
     name: "transpose-transpose",
-    equation: "transpose(transpose(x, p), q) => transpose(x, p[q])",
+    equation: "Transpose(Transpose(x; perm p); perm q) => Transpose(x; perm p[q])",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -206,8 +196,6 @@ pub const TRANSPOSE_TRANSPOSE: Rule = Rule {
 const MOVES_ONES: Condition =
     Condition { name: "moves-ones", text: "the axes whose size is not 1 for certain keep their order" };
 
-/// `transpose(x, p)  =>  reshape(x, shape)` if only axes of size 1 move
-///
 /// Sound bit for bit: the elements keep their order.
 /// Requires: the axes whose size is not certainly 1 keep their order; the result's shape as a constant operand.
 /// Not sound for: two axes that may both be larger than 1 in another order.
@@ -215,7 +203,7 @@ const MOVES_ONES: Condition =
 /// Pays: a copy becomes a view, which joins its neighbours.
 pub const TRANSPOSE_AS_VIEW: Rule = Rule {
     name: "transpose-as-view",
-    equation: "transpose(x, p) => reshape(x, shape)",
+    equation: "Transpose(x) => Reshape(x, shape) where only axes of size 1 move",
     conditions: &[MOVES_ONES, STATIC_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -244,8 +232,6 @@ pub const TRANSPOSE_AS_VIEW: Rule = Rule {
 
 const WHOLE: Condition = Condition { name: "takes-all", text: "every axis is taken whole, forwards" };
 
-/// `slice(x, all)  =>  x`
-///
 /// Sound bit for bit.
 /// Requires: the shape stays and every step is 1.
 /// Not sound for: a step of -1, which keeps the shape and reverses.
@@ -253,7 +239,7 @@ const WHOLE: Condition = Condition { name: "takes-all", text: "every axis is tak
 /// Pays: a copy disappears.
 pub const SLICE_ALL: Rule = Rule {
     name: "slice-all",
-    equation: "slice(x, all) => x",
+    equation: "Slice(x, ..) => x where all elements are taken",
     conditions: &[WHOLE, SAME_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -279,15 +265,13 @@ pub const SLICE_ALL: Rule = Rule {
 const IN_ORDER: Condition =
     Condition { name: "all-in-order", text: "the indices are those of all elements along the axis, in their order" };
 
-/// `gather(x, 0 1 2 ..)  =>  reshape(x, shape)`
-///
 /// Sound bit for bit: the elements keep their order.
 /// Requires: every index along the axis once, in order, whatever the shape of the indices: of an axis of size 1 the 0.
 /// Exactness: bitwise.
 /// Pays: a copy becomes a view, which joins its neighbours.
 pub const GATHER_AS_VIEW: Rule = Rule {
     name: "gather-as-view",
-    equation: "gather(x, 0 1 2 ..) => reshape(x, shape)",
+    equation: "Gather(x, i) => Reshape(x, shape) where `i` is 0 1 2 and so on",
     conditions: &[IN_ORDER, STATIC_SHAPE],
     exactness: Exactness::Bitwise,
     types: Types::ALL,
@@ -321,15 +305,13 @@ pub const GATHER_AS_VIEW: Rule = Rule {
 
 const NO_PADS: Condition = Condition { name: "no-pads", text: "all pads are known and 0" };
 
-/// `pad(x, 0)  =>  x`
-///
 /// Sound bit for bit.
 /// Not sound for: pads that cancel in the shape, such as 1 and -1, which shift.
 /// Exactness: bitwise.
 /// Pays: a copy disappears.
 pub const PAD_NONE: Rule = Rule {
     name: "pad-none",
-    equation: "pad(x, 0) => x",
+    equation: "Pad(x, ..) => x where all pads are 0",
     conditions: &[NO_PADS],
     exactness: Exactness::Bitwise,
     types: Types::ALL,

@@ -22,8 +22,6 @@ const MOST: usize = 16;
 const OWN_ROWS: Condition =
     Condition { name: "own-rows", text: "the slice takes the output channels of one of the kernels" };
 
-/// `slice_c(conv(x, concat(w1, w2), concat(b1, b2)))  =>  conv(x, w1, b1)`
-///
 /// Sound bit for bit: an output channel depends on its own row of the kernel. Read from right to left it merges siblings:
 /// `proposals` puts the left sides of all convolutions of one input into the e-graph, and a joint choice takes them.
 /// Requires: constant kernels of one group; a slice that takes the rows of one kernel, all of them.
@@ -32,7 +30,8 @@ const OWN_ROWS: Condition =
 /// Pays: the input is read once. The slices are copies, so it pays for convolutions of few outputs on large maps.
 pub const H_MERGE: Rule = Rule {
     name: "h-merge",
-    equation: "slice_c(conv(x, concat(w1, w2), concat(b1, b2))) => conv(x, w1, b1)",
+    equation: "Slice(Conv(x, Concat(p.., w, q..)), ..) => Conv(x, w); \
+               Slice(Conv(x, Concat(p.., w, q..), Concat(c.., b, d..)), ..) => Conv(x, w, b)",
     conditions: &[ONE_GROUP, OWN_ROWS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,

@@ -51,8 +51,6 @@ fn margins(cx: &mut Cx<'_>, s: &Sliced) -> Option<Vec<(i64, i64, i64)>> {
     cx.require(SPACE_ONLY.name, verdict).then_some(out)
 }
 
-/// `slice_step t(conv(x, w; s, p))  =>  conv(x, w; s t, p - s o)`
-///
 /// Sound bit for bit: output `o + t i` is the window at `s (o + t i) - p`. Where the first window to stay lies within the
 /// map, what is before it is cut off the map.
 /// Requires: a slice of spatial axes, with margins that do not depend on the sizes.
@@ -61,7 +59,7 @@ fn margins(cx: &mut Cx<'_>, s: &Sliced) -> Option<Vec<(i64, i64, i64)>> {
 /// Pays: outputs that nobody reads are not computed.
 pub const STRIDE_SLICE: Rule = Rule {
     name: "stride-slice",
-    equation: "slice(conv(x, w; strides s, pads p), o, t) => conv(x, w; strides s t, pads p - s o)",
+    equation: "Slice(Conv(x, w, b?), ..) => Conv(x, w, b?); Slice(Conv(x, w, b?), ..) => Conv(Slice(x, ..), w, b?)",
     conditions: &[SPACE_ONLY],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -125,8 +123,6 @@ const BORDER: Condition = Condition {
     text: "where the convolution pads, the place before the slice's first element lies outside the map",
 };
 
-/// `conv(slice_step t(x), w; s, d, p)  =>  conv(x, w; s t, d t, t p - o)`
-///
 /// Sound bit for bit: element `i` of the slice is element `o + t i` of the map. Margins that are wider than the padding are
 /// reached over by taps of 0 (the crop layers of ACNet, <https://arxiv.org/abs/1908.03930>), up to twice the taps and one more.
 /// Requires: a slice of spatial axes; where the convolution pads before, `o < t`, so that what lies before the slice's first
@@ -137,7 +133,7 @@ const BORDER: Condition = Condition {
 /// Pays: no copy of the slice; branches on crops of one map come together.
 pub const STRIDE_IN: Rule = Rule {
     name: "stride-in",
-    equation: "conv(slice(x, o, t), w; strides s, dilations d, pads p) => conv(x, w; strides s t, dilations d t, pads t p - o)",
+    equation: "Conv(Slice(x, ..), w, b?) => Conv(x, embedded(w), b?)",
     conditions: &[SPACE_ONLY, BORDER, FINITE_ELEMENTS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -210,8 +206,6 @@ pub const STRIDE_IN: Rule = Rule {
 const READS_PADDING: Condition =
     Condition { name: "reads-padding", text: "the outermost taps along an axis of fixed size read padding alone" };
 
-/// `conv(x, w; p)  =>  conv(x, inner taps of w; p')`
-///
 /// Sound bit for bit: a tap that never reads the map adds 0.
 /// Requires: a constant kernel; the size of the axis.
 /// Not sound for: a tap that reads the map at one output at least.
@@ -219,7 +213,7 @@ const READS_PADDING: Condition =
 /// Pays: less work on maps that are smaller than the kernel (the ends of pyramids, dilated kernels).
 pub const TAP_CROP: Rule = Rule {
     name: "tap-crop",
-    equation: "conv(x, w; pads p) => conv(x, inner taps of w; pads p - d)",
+    equation: "Conv(x, w, b?) => Conv(x, slice(w), b?) where the other taps read zeros alone",
     conditions: &[READS_PADDING],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -300,8 +294,6 @@ pub(super) fn undilated(conv: &ConvAt<'_>) -> Verdict {
     }
 }
 
-/// `conv(space_to_depth_b(x), w; s, p)  =>  conv(x, depth_to_space_b(w); b s, b p)`
-///
 /// Sound bit for bit: channel `(i, j, c)` of the rearranged map at `q` is channel `c` of the map at `b q + (i, j)`.
 /// Requires: a constant kernel of one group without dilation; 2 spatial axes.
 /// Not sound for: dilated kernels, whose taps lie `b d` apart in blocks of `b`; several groups, of which each reads channels that
@@ -310,7 +302,7 @@ pub(super) fn undilated(conv: &ConvAt<'_>) -> Verdict {
 /// Pays: no rearrangement, the same arithmetic.
 pub const FOCUS: Rule = Rule {
     name: "focus",
-    equation: "conv(space_to_depth(x, b), w; strides s, pads p) => conv(x, depth_to_space(w, b); strides b s, pads b p)",
+    equation: "Conv(SpaceToDepth(x), w, b?) => Conv(x, DepthToSpace(w), b?)",
     conditions: &[UNDILATED, ONE_GROUP],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,

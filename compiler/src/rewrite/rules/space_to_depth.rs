@@ -183,8 +183,6 @@ fn holds(cx: &mut Cx<'_>, found: &Blocks) -> bool {
     cx.require(BLOCKS.name, blocks) && cx.require(WHOLE.name, whole)
 }
 
-/// `blocks(x)  =>  pick(space_to_depth(x, b), p)`, where `blocks` stands for the operators that move the elements
-///
 /// Sound bit for bit: every element is moved to the same place. The index map of the operators (see `index_map`) says so,
 /// whichever they are: a Concat of strided Slices as in YOLOv5's Focus, or Reshape, Transpose, Reshape.
 /// Requires: the places of blocks of one side along both axes, for all sizes; that blocks make up all of
@@ -195,7 +193,7 @@ fn holds(cx: &mut Cx<'_>, found: &Blocks) -> bool {
 /// Pays: one pass over the map instead of several.
 pub const SPACE: Rule = Rule {
     name: "blocks-as-space-to-depth",
-    equation: "y[n, p(i, j, c), q, r] = x[n, c, b*q + i, b*r + j] => pick(space_to_depth(x, b), p)",
+    equation: "blocks(x) => SpaceToDepth(x); blocks(x) => Gather(SpaceToDepth(x), order)",
     conditions: &[BLOCKS, WHOLE],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -221,8 +219,6 @@ fn gather(x: Expr, channels: &[i64]) -> Expr {
     Expr::op(Gather { axis: 1 }, vec![Some(x), Some(Expr::Constant(ints(channels)))])
 }
 
-/// `conv(blocks(x), w; s, p)  =>  conv(x, depth_to_space_b(w[:, inverse of q]); b s, b p)`
-///
 /// Sound over the reals: where `blocks` rearranges blocks of `b` into channels in the order `q`, tap `t` of the channel that
 /// is place `i` of the blocks reads `b t + i` of the map.
 /// Requires: the places of blocks as for `blocks-as-space-to-depth`; one group, no dilation, 2 spatial axes.
@@ -232,7 +228,7 @@ fn gather(x: Expr, channels: &[i64]) -> Expr {
 /// Pays: no rearrangement, the same arithmetic.
 pub const CONV: Rule = Rule {
     name: "space-to-depth-into-conv",
-    equation: "conv(blocks(x), w; strides s, pads p) => conv(x, depth_to_space(w[:, inverse], b); strides b s, pads b p)",
+    equation: "Conv(blocks(x), w, b?) => Conv(x, DepthToSpace(gather(w)), b?)",
     conditions: &[BLOCKS, WHOLE, UNDILATED, ONE_GROUP],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

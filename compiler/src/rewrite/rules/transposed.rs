@@ -56,15 +56,13 @@ fn pointwise(spatial: usize) -> Conv {
     }
 }
 
-/// `conv1x1(convT(x, w1, b1), w2, b2)  =>  convT(x, w1 . w2, b2 + w2 b1)`
-///
 /// Sound over the reals: every output is linear in w1 and b1, also where no tap reaches.
 /// Requires: a pointwise convolution without padding that gives each channel a factor, or both in one group.
 /// Exactness: reassociated.
 /// Pays: BatchNormalization disappears, and so does a pointwise convolution where that is no more work.
 pub const POINTWISE_AFTER_TRANSPOSED: Rule = Rule {
     name: "pointwise-after-transposed",
-    equation: "conv1x1(convT(x, w1, b1), w2, b2) => convT(x, w1 . w2, b2 + w2 b1)",
+    equation: "Conv(ConvTranspose(x, w1, b1?), w2, b2?; pointwise) => ConvTranspose(x, joined(w1, w2), b2? + response(w2, b1?))",
     conditions: &[],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -106,8 +104,6 @@ const NO_BIAS: Condition = Condition {
     text: "the pointwise convolution has no bias, or one of zeros: a constant reaches each output by another set of taps",
 };
 
-/// `convT(conv1x1(x, w1), w2, b2)  =>  convT(x, w1 . w2, b2)`
-///
 /// Sound over the reals: a transposed convolution is linear in its input.
 /// Requires: a pointwise convolution without padding and bias that gives each channel a factor, or both in one group.
 /// Not sound for: a bias, which the taps at the border and between strides do not all carry on.
@@ -115,7 +111,8 @@ const NO_BIAS: Condition = Condition {
 /// Pays: a scale disappears, and so does a pointwise convolution where that is no more work.
 pub const POINTWISE_BEFORE_TRANSPOSED: Rule = Rule {
     name: "pointwise-before-transposed",
-    equation: "convT(conv1x1(x, w1), w2, b2) => convT(x, w1 . w2, b2)",
+    equation: "ConvTranspose(Conv(x, w1; pointwise), w2, b2?) => ConvTranspose(x, joined(w1, w2), b2?); \
+               ConvTranspose(Conv(x, w1, 0; pointwise), w2, b2?) => ConvTranspose(x, joined(w1, w2), b2?)",
     conditions: &[NO_BIAS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -38,8 +38,6 @@ const WINDOW: Condition = Condition {
 const GROUPED: Condition =
     Condition { name: "one-kernel-per-group", text: "neighbouring channels share a kernel, in groups of equal size" };
 
-/// `sum over t of ker[n, g*T + t, p] * x[n, c, s*p - b + d*t]  =>  involution(x, ker)`
-///
 /// Sound over the reals: that is the operator's definition. The index maps of both factors of the product (see `index_map`) say
 /// which elements are multiplied, in whatever operators the neighbours are laid out: Pad, Gather, Slice, Reshape, Transpose,
 /// Concat, one-hot convolutions; the sum is a ReduceSum, an Einsum, a MatMul or a tree of additions.
@@ -50,7 +48,7 @@ const GROUPED: Condition =
 /// Pays: the neighbours of all positions, T times as much as x, are not laid out.
 pub const INVOLUTION: Rule = Rule {
     name: "involution",
-    equation: "sum over t of ker[n, g*T + t, p] * x[n, c, s*p - b + d*t] => involution(x, ker)",
+    equation: "patches(x, k, z?) => arranged(Involution(x, arranged(k))) + z?",
     conditions: &[WINDOW, GROUPED],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

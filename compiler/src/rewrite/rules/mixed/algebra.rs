@@ -113,8 +113,6 @@ fn affine(cx: &Cx<'_>, class: Class, app: &App<'_>) -> Option<(Class, Option<Exp
     })
 }
 
-/// `s * mixed-conv(x, r, W, b) + t  =>  mixed-conv(x, r, s W, s b + t)`
-///
 /// Sound over the reals: an output channel is linear in its kernels and biases, whatever mixes them. The left side is a
 /// BatchNormalization, a scale or a shift, one number for each channel.
 /// Requires: constant experts and biases. A shift joins a mixed bias only if the coefficients sum to 1; otherwise it stays an
@@ -124,7 +122,17 @@ fn affine(cx: &Cx<'_>, class: Class, app: &App<'_>) -> Option<(Class, Option<Exp
 /// Pays: a pass over the map disappears.
 pub const MIXED_CONV_AFFINE: Rule = Rule {
     name: "mixed-conv-affine",
-    equation: "s * mixed-conv(x, r, W, b) + t => mixed-conv(x, r, s * W, s * b + t)",
+    equation: "CondConv|DynamicConv(x, r, w, b?) * s => CondConv|DynamicConv(x, r, w * s, b? * s); \
+               CondConv|DynamicConv(x, r, w, b?) / s => CondConv|DynamicConv(x, r, w * (1 / s), b? * (1 / s)); \
+               CondConv|DynamicConv(x, r, w, b?) + t => CondConv|DynamicConv(x, r, w, b? + t); \
+               CondConv|DynamicConv(x, r, w, b?) - t => CondConv|DynamicConv(x, r, w, b? + -t); \
+               CondConv|DynamicConv(x, r, w, b) - t => CondConv|DynamicConv(x, r, w, b) + -t; \
+               t - CondConv|DynamicConv(x, r, w, b?) => CondConv|DynamicConv(x, r, -w, -b? + t); \
+               t - CondConv|DynamicConv(x, r, w, b) => CondConv|DynamicConv(x, r, -w, -b) + t; \
+               BatchNormalization(CondConv|DynamicConv(x, r, w, b?), g, c, m, v) => CondConv|DynamicConv(x, r, w * s, b? * s + \
+               (c - m * s)) where s = g / Sqrt(v + eps); \
+               BatchNormalization(CondConv|DynamicConv(x, r, w, b), g, c, m, v) => CondConv|DynamicConv(x, r, w * s, b * s) + (c \
+               - m * s) where s = g / Sqrt(v + eps)",
     conditions: &[SUM_TO_ONE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -173,8 +181,6 @@ pub const MIXED_CONV_AFFINE: Rule = Rule {
 const SAME_ROUTES: Condition =
     Condition { name: "same-routes", text: "the biases are mixed by the coefficients that mix the kernels" };
 
-/// `mixed-conv(x, r, W) + view(r B)  =>  mixed-conv(x, r, W, B)`
-///
 /// Sound over the reals, by the definition of the operator.
 /// Requires: the same coefficients for kernels and biases, which are laid out as `[N, O]`.
 /// Not sound for: biases `[O, N]`, transposed, where there are as many samples as channels.
@@ -182,7 +188,7 @@ const SAME_ROUTES: Condition =
 /// Pays: a pass over the map disappears.
 pub const MIXED_CONV_BIAS: Rule = Rule {
     name: "mixed-conv-bias",
-    equation: "mixed-conv(x, r, W) + view(r B) => mixed-conv(x, r, W, B)",
+    equation: "CondConv|DynamicConv(x, r, w) + mixed(r, b) => CondConv|DynamicConv(x, r, w, b)",
     conditions: &[SAMPLES_APART, SAME_ROUTES],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -291,8 +297,6 @@ fn row(view: &dyn View, r: Class, experts: i64) -> (Expr, Option<Expr>, Verdict)
     (r.into(), first, verdict)
 }
 
-/// `mixed-conv(x, r, W, b)  =>  conv(x, r W, r b)` for one r that is constant
-///
 /// Sound over the reals: the kernel is the same for all samples.
 /// Requires: constant coefficients with equal rows, or a softmax over a single expert.
 /// Not sound for: a sigmoid over a single expert, which still scales each sample.
@@ -300,7 +304,9 @@ fn row(view: &dyn View, r: Class, experts: i64) -> (Expr, Option<Expr>, Verdict)
 /// Pays: nothing is mixed at run time.
 pub const MIXED_CONV_CONSTANT: Rule = Rule {
     name: "mixed-conv-constant",
-    equation: "mixed-conv(x, constant r, W, b) => conv(x, r W, r b)",
+    equation: "CondConv|DynamicConv(x, row(r, ..), w, b?) => Conv(x, mixed(r, w), mixed(r, b?)); \
+               CondConv|DynamicConv(x, row(r, ..), w, b?) => Conv(x, mixed(r, w), b?); \
+               CondConv|DynamicConv(x, r, w, b?) => Conv(x, w, b?) where `r` is a softmax over one expert",
     conditions: &[SAME_FOR_ALL],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -75,8 +75,6 @@ fn trailing(from: i64, spatial: usize) -> impl Iterator<Item = i64> {
     (0..spatial as i64).map(move |a| from + a)
 }
 
-/// `conv(mixed-conv(x, r, W, b), v, c)  =>  mixed-conv(x, r, v . W, v b + c)`
-///
 /// Sound over the reals: the second convolution is linear, so it acts on each expert. Strides, padding and taps join as those of
 /// two convolutions with constant kernels.
 /// Requires: constant experts, biases and second kernel; the second reads no padding that the first would have filled; one
@@ -86,7 +84,8 @@ fn trailing(from: i64, spatial: usize) -> impl Iterator<Item = i64> {
 /// Pays: a pass over the map; cost decides, since every expert's kernel may grow.
 pub const CONV_BEHIND_MIXED: Rule = Rule {
     name: "conv-behind-mixed",
-    equation: "conv(mixed-conv(x, r, W, b), v, c) => mixed-conv(x, r, compose(W, v), response(v, b) + c)",
+    equation: "Conv(CondConv|DynamicConv(x, r, w1, b1?), w2, b2?) => CondConv|DynamicConv(x, r, compose(w1, w2), b2? + \
+               response(w2, b1?))",
     conditions: &[BORDER, SUM_TO_ONE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -162,8 +161,6 @@ fn responses(second: &Kernel, biases: Expr, e: i64) -> Expr {
     reshape(y, &[e, second.outputs])
 }
 
-/// `mixed-conv(conv(x, v, c), r, W, b)  =>  mixed-conv(x, r, W . v, W c + b)`
-///
 /// Sound over the reals: each expert is linear in what the first convolution makes.
 /// Requires: constant experts, biases and first kernel; the mixed convolution reads no padding that the first would have
 /// filled; one number of groups divides the other. What the experts make of the first bias is mixed, and joins biases that are
@@ -173,7 +170,8 @@ fn responses(second: &Kernel, biases: Expr, e: i64) -> Expr {
 /// Pays: a pass over the map; cost decides.
 pub const CONV_BEFORE_MIXED: Rule = Rule {
     name: "conv-before-mixed",
-    equation: "mixed-conv(conv(x, v, c), r, W, b) => mixed-conv(x, r, compose(v, W), response(W, c) + b)",
+    equation: "CondConv|DynamicConv(Conv(x, w1, b1?), r, w2, b2?) => CondConv|DynamicConv(x, r, compose(w1, w2), b2? + \
+               response(w2, b1?))",
     conditions: &[BORDER, SUM_TO_ONE, FINITE_ELEMENTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -39,8 +39,6 @@ const SAMPLES_ARE_GROUPS: Condition = Condition {
 const SAME_KERNELS: Condition =
     Condition { name: "same-kernels", text: "all samples have the same kernels, and the same biases" };
 
-/// `conv(view(x, [1, N C, ..]), [w, .., w], [b, .., b], N g groups)  =>  view(conv(x, w, b, g groups))`
-///
 /// Sound bit for bit: the groups do not see each other, and each sample's are the same.
 /// Requires: constant kernels and biases that repeat for every sample.
 /// Not sound for: a kernel of its own for each sample; a group that reads several samples.
@@ -48,7 +46,7 @@ const SAME_KERNELS: Condition =
 /// Pays: the kernel is stored once, and what follows meets a convolution of the batch.
 pub const CONV_OF_FOLDED_BATCH: Rule = Rule {
     name: "conv-of-folded-batch",
-    equation: "conv(view(x), [w, .., w], [b, .., b], N g groups) => view(conv(x, w, b, g groups))",
+    equation: "Conv(viewed(x), w, b?) => viewed(Conv(x, slice(w), slice(b?)))",
     conditions: &[SAMPLES_ARE_GROUPS, SAME_KERNELS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -99,8 +97,6 @@ const ALL_SAMPLES: Condition =
 const ONE_CONVOLUTION: Condition =
     Condition { name: "one-convolution", text: "every sample has the same kernel, bias and window" };
 
-/// `concat(conv(x[n], w, b) for all n)  =>  conv(x, w, b)`
-///
 /// Sound bit for bit: a convolution does not look from one sample to another.
 /// Requires: the same constant kernel, bias and window for every sample; all samples of one map, in order.
 /// Not sound for: a batch whose size is open, of which the unrolled model takes the first samples only.
@@ -108,7 +104,7 @@ const ONE_CONVOLUTION: Condition =
 /// Pays: one convolution and no copy.
 pub const CONV_SAMPLES: Rule = Rule {
     name: "conv-samples",
-    equation: "concat(conv(x[n], w, b) for all n) => conv(x, w, b)",
+    equation: "Concat(Conv(parts(x), w, b?)..) => Conv(x, w, b?)",
     conditions: &[ALL_SAMPLES, ONE_CONVOLUTION],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,
@@ -165,15 +161,14 @@ pub const CONV_SAMPLES: Rule = Rule {
 const EQUAL_ROWS: Condition =
     Condition { name: "equal-rows", text: "the constant is the same for every sample, and does not widen the batch" };
 
-/// `x * [c, .., c]  =>  x * c`, and `+`, `-`, `/` likewise, for a constant with a row for each sample
-///
 /// Sound bit for bit: the one row is broadcast.
 /// Requires: equal rows; as many samples in x as there are rows.
 /// Exactness: bitwise.
 /// Pays: what is the same for all samples is folded into weights.
 pub const CONSTANT_OF_BATCH: Rule = Rule {
     name: "constant-of-batch",
-    equation: "x * [c, .., c] => x * c",
+    equation: "Mul|Add|Sub|Div(x, c) => Mul|Add|Sub|Div(x, slice(c)); \
+               Mul|Add|Sub|Div(c, x) => Mul|Add|Sub|Div(slice(c), x) where `c` has equal rows",
     conditions: &[EQUAL_ROWS],
     exactness: Exactness::Bitwise,
     types: Types::NUMBERS,

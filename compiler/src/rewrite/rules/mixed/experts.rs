@@ -152,8 +152,6 @@ fn per_sample(view: &dyn View, map: &[Dim], r: Class) -> bool {
     sizes.all(|d| d.as_fixed() == Some(1)) && batch.as_ref() == map.first()
 }
 
-/// `sum over e of r[:, e] * conv(x, w_e, b_e) [+ z]  =>  mixed-conv(x, r, [w_e], [b_e]) [+ z]`
-///
 /// Sound over the reals: a convolution is linear in its kernel and its bias.
 /// Requires: constant kernels of one shape; the same map and the same window; factors that are one number for each sample.
 /// Not sound for: an activation between, a factor that varies over channels.
@@ -161,7 +159,10 @@ fn per_sample(view: &dyn View, map: &[Dim], r: Class) -> bool {
 /// Pays: one convolution with a mixed kernel instead of one for each expert.
 pub const MIXED_CONV_EXPERTS: Rule = Rule {
     name: "mixed-conv-experts",
-    equation: "r1 * conv(x, w1, b1) + r2 * conv(x, w2, b2) + z => mixed-conv(x, [r1, r2], [w1, w2], [b1, b2]) + z",
+    equation: "sum(Conv(x, w[i], b[i]?) * parts(r[i]).., z..) => sum(CondConv|DynamicConv(x, parts(r[i]..), parts(w[i]..), \
+               parts(b[i]?..)), z..); \
+               sum(MatMul|Gemm(x, w[i], b[i]?) * parts(r[i]).., z..) => sum(viewed(CondConv|DynamicConv(viewed(x), \
+               parts(r[i]..), parts(w[i]..), parts(b[i]?..))), z..)",
     conditions: &[SAME_WINDOW],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -181,8 +182,6 @@ pub const MIXED_CONV_EXPERTS: Rule = Rule {
 const PER_SAMPLE: Condition =
     Condition { name: "per-sample", text: "the factor is one number for each sample, and does not widen the map" };
 
-/// `r * conv(x, w, b)  =>  mixed-conv(x, r, [w], [b])`
-///
 /// Sound over the reals: one expert is a mixture too.
 /// Requires: a constant kernel; a factor that is one number for each sample.
 /// Not sound for: a gate of its own for each channel.
@@ -190,7 +189,7 @@ const PER_SAMPLE: Condition =
 /// Pays: the kernel is scaled instead of the map.
 pub const MIXED_CONV_SINGLE: Rule = Rule {
     name: "mixed-conv-single",
-    equation: "r * conv(x, w, b) => mixed-conv(x, r, [w], [b])",
+    equation: "Conv(x, w, b?) * parts(r) => CondConv|DynamicConv(x, parts(r), w, b?)",
     conditions: &[PER_SAMPLE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -153,8 +153,6 @@ const SAME_BIAS: Condition = Condition {
     text: "the bias is mixed by the kernel's coefficients, or is the same for all samples",
 };
 
-/// `conv(view(x, [1, N C, ..]), view(r W), N g groups)  =>  view(mixed-conv(x, r, W, g groups))`
-///
 /// Sound over the reals: the groups of a convolution do not see each other, so the kernels of sample `n` are what `r[n]` makes of
 /// the experts. Whatever makes the kernel (a product of matrices, einsum, a sum over experts, a 1x1 convolution, views and
 /// transposes) is read as what it is: linear in r, with constant experts.
@@ -165,7 +163,9 @@ const SAME_BIAS: Condition = Condition {
 /// Pays: one operator instead of many; what follows can be folded into the experts.
 pub const MIXED_CONV_GROUPS: Rule = Rule {
     name: "mixed-conv-groups",
-    equation: "conv(view(x), view(r W), N g groups) => view(mixed-conv(x, r, W, g groups))",
+    equation: "Conv(viewed(x), mixed(r.., w..), b?) => viewed(CondConv|DynamicConv(x, parts(r..), scaled(w..), b?)); \
+               Conv(viewed(x), mixed(r.., w..), mixed(r.., b..)) => viewed(CondConv|DynamicConv(x, parts(r..), scaled(w..), \
+               scaled(b..)))",
     conditions: &[SAMPLES_FIRST, SAMPLES_ARE_GROUPS, SAME_BIAS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -89,8 +89,6 @@ fn product(view: &dyn View, app: &App<'_>) -> Option<Product> {
     })
 }
 
-/// `x[n] (r W)[n]  =>  view(mixed-conv(view(x), r, view(W)))`, 1x1
-///
 /// Sound over the reals: a product with a matrix is a 1x1 convolution of a map with one position.
 /// Requires: constant experts; one vector for each sample.
 /// Not sound for: several vectors that share the matrix of one sample.
@@ -98,7 +96,8 @@ fn product(view: &dyn View, app: &App<'_>) -> Option<Product> {
 /// Pays: one operator instead of many.
 pub const MIXED_LINEAR: Rule = Rule {
     name: "mixed-linear",
-    equation: "x[n] * (r W)[n] => view(mixed-conv(view(x), r, view(W)))",
+    equation: "MatMul|Gemm(mixed(r.., w..), x) => viewed(CondConv|DynamicConv(viewed(x), parts(r..), scaled(w..))); \
+               MatMul|Gemm(x, mixed(r.., w..), b?) => viewed(CondConv|DynamicConv(viewed(x), parts(r..), scaled(w..), b?))",
     conditions: &[OWN_MATRIX],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

@@ -102,8 +102,6 @@ fn product(view: &dyn View, class: Class) -> Option<(Expr, Product)> {
     })
 }
 
-/// `(x W + c) * s  =>  x (W * s) + c * s`, and by `1 / s` likewise
-///
 /// Sound over the reals: a product of matrices is linear in its second factor.
 /// Requires: constant W, c and s, one number or one for each column of W; finite.
 /// Not sound for: `s / (x W)`; a factor of its own for each row.
@@ -111,7 +109,12 @@ fn product(view: &dyn View, class: Class) -> Option<(Expr, Product)> {
 /// Pays: an operator disappears, such as the temperature of a softmax.
 pub const SCALE_INTO_MATMUL: Rule = Rule {
     name: "scale-into-matmul",
-    equation: "(x W + c) * s => x (W * s) + c * s",
+    equation: "MatMul(x, w) * s => MatMul(x, w * s); \
+               (MatMul(x, w) + c) * s => MatMul(x, w * s) + c * s; \
+               Gemm(x, w, c?) * s => Gemm(x, w * s, c? * s); \
+               MatMul(x, w) / s => MatMul(x, w / s); \
+               (MatMul(x, w) + c) / s => MatMul(x, w / s) + c / s; \
+               Gemm(x, w, c?) / s => Gemm(x, w / s, c? / s)",
     conditions: &[PER_COLUMN, FINITE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
@@ -145,8 +148,6 @@ pub const SCALE_INTO_MATMUL: Rule = Rule {
 const ONE_NUMBER: Condition =
     Condition { name: "one-number", text: "the factor is a single number and does not add axes" };
 
-/// `view(conv(x, w, b)) * s  =>  view(conv(x, w * s, b * s))`, products of matrices and `1 / s` likewise
-///
 /// Sound over the reals: a view changes no element, and what made them is linear in its weights.
 /// Requires: constant weights; a constant of one finite number.
 /// Not sound for: a factor that varies along an axis that the view changes.
@@ -154,7 +155,10 @@ const ONE_NUMBER: Condition =
 /// Pays: an operator disappears, such as the temperature of a softmax.
 pub const SCALE_PAST_VIEW: Rule = Rule {
     name: "scale-past-view",
-    equation: "view(conv(x, w, b)) * s => view(conv(x, w * s, b * s))",
+    equation: "viewed(Conv|Gemm(x, w, c?)) * s => viewed(Conv|Gemm(x, w * s, c? * s)); \
+               viewed(Conv|Gemm(x, w, c?)) / s => viewed(Conv|Gemm(x, w / s, c? / s)); \
+               viewed(MatMul(x, w) + c?) * s => viewed(MatMul(x, w * s) + c? * s); \
+               viewed(MatMul(x, w) + c?) / s => viewed(MatMul(x, w / s) + c? / s)",
     conditions: &[ONE_NUMBER, FINITE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

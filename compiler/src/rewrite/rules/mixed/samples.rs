@@ -80,8 +80,6 @@ const ALL_SAMPLES: Condition =
 const SAME_EXPERTS: Condition =
     Condition { name: "same-experts", text: "every sample has the same experts, biases and window" };
 
-/// `concat(conv(x[n], r[n] W) for all n)  =>  mixed-conv(x, r, W)`
-///
 /// Sound over the reals, by the definition of the operator.
 /// Requires: the same constant experts, biases and window for every sample; all samples of one map, in order.
 /// Not sound for: a batch whose size is open, of which the unrolled model takes the first samples only.
@@ -89,7 +87,9 @@ const SAME_EXPERTS: Condition =
 /// Pays: one operator instead of one for each sample.
 pub const MIXED_CONV_SAMPLES: Rule = Rule {
     name: "mixed-conv-samples",
-    equation: "concat(conv(x[n], r[n] W) for all n) => mixed-conv(x, r, W)",
+    equation: "Concat(Conv(parts(x), mixed(r.., w..))..) => CondConv|DynamicConv(x, parts(r..), parts(w..)); \
+               Concat(Conv(parts(x), mixed(r.., w..), mixed(r.., b..))..) => CondConv|DynamicConv(x, parts(r..), parts(w..), \
+               parts(b..))",
     conditions: &[ALL_SAMPLES, SAME_EXPERTS],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,

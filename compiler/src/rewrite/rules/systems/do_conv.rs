@@ -9,15 +9,13 @@ use crate::rewrite::{
     view::{Expr, View},
 };
 
-/// `doconv(x, d, w, b)  =>  conv(x, reshape(d . w), b)`
-///
 /// Sound bit for bit: it is the operator's definition, whose kernel does not depend on x.
 /// Requires: constant factors, whose product is then made once.
 /// Exactness: bitwise.
 /// Pays: nothing is left of the factors at run time, and the convolution folds on: BatchNormalization, branches, chains.
 pub const DO_CONV_CONSTANT: Rule = Rule {
     name: "do-conv-constant",
-    equation: "doconv(x, d, w, b) => conv(x, reshape(d . w), b)",
+    equation: "DOConv(x, d, w, b?) => Conv(x, collapsed(d, w), b?)",
     conditions: &[],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,

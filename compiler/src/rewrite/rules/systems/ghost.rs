@@ -29,8 +29,6 @@ const CHEAP_KEEPS: Condition = Condition {
     text: "the cheap convolution has stride 1, and padding that makes up for its kernel's reach",
 };
 
-/// `concat(act(conv(x, w1, b1)), act(conv(act(conv(x, w1, b1)), w2, b2)))[:, :n]  =>  ghost(x, w1, b1, w2, b2)`
-///
 /// Sound bit for bit: it is the operator's definition. A cheap convolution of the first k primary channels alone is one of all
 /// of them whose results behind those are not kept; so is one whose first results alone are concatenated.
 /// Requires: constant kernels; the second convolution with one group for each channel it reads (any number of maps for each).
@@ -40,7 +38,8 @@ const CHEAP_KEEPS: Condition = Condition {
 /// Pays: one operator, which computes the cheap part while the primary rows are at hand and copies nothing.
 pub const GHOST_MODULE: Rule = Rule {
     name: "ghost-module",
-    equation: "p = act(conv(x, w1, b1)); concat(p, act(dwconv(p, w2, b2)))[:, :n] => ghost(x, w1, b1, w2, b2)",
+    equation: "ghosts(Conv(x, w1, b1?), Conv(picked(activated(Conv(x, w1, b1?))), w2, b2?)) => GhostModule(x, w1, b1?, \
+               embedded(w2), embedded(b2?))",
     conditions: &[PRIMARY_FIRST, SAME_ACTIVATION, CHEAP_KEEPS],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,

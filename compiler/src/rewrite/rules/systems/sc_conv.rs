@@ -43,8 +43,6 @@ const ONE_WINDOW: Condition = Condition {
            map have stride 1 and give the shape of what they read",
 };
 
-/// `conv(conv(x, w3, b3) * sigmoid(x + up(conv(avgpool(x; r), w2, b2))), w4, b4)  =>  scconv(x, w2, b2, w3, b3, w4, b4)`
-///
 /// Sound bit for bit: it is the operator's definition.
 /// Requires: constant kernels; r need not divide the sizes.
 /// Nearest elements may be asked for by sizes or by scales. At every size `asymmetric` with `floor` is the definition's map;
@@ -55,8 +53,8 @@ const ONE_WINDOW: Condition = Condition {
 /// Pays: one operator; the gate is applied while the convolution's rows are at hand.
 pub const SC_CONV: Rule = Rule {
     name: "sc-conv",
-    equation: "conv(conv(x, w3, b3) * sigmoid(x + up(conv(avgpool(x; r), w2, b2))), w4, b4) => \
-               scconv(x, w2, b2, w3, b3, w4, b4; r)",
+    equation: "Conv(Conv(x, w3, b3?) * Sigmoid(x + resized(Conv(AveragePool(x), w2, b2?))), w4, b4?) => SCConv(x, w2, b2?, w3, \
+               b3?, w4, b4?)",
     conditions: &[ONE_INPUT, TILES, NEAREST, ONE_WINDOW],
     exactness: Exactness::Bitwise,
     types: Types::FLOATS,

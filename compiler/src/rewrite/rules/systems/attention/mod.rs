@@ -46,8 +46,6 @@ const SUM_OF_PARTS: Condition =
 const ALIKE: Condition =
     Condition { name: "alike", text: "a squeeze that takes the means of all parts weighs them alike" };
 
-/// `sum over r of softmax_r(fc2(relu(fc1(gap(sum of u_r)))))_r * u_r  =>  SplitAttention(x)`, `u = relu(conv(x))`
-///
 /// Sound over the reals, by the operator's definition. What counts is which channel of which part is weighed by which logit,
 /// however splits, views, transpositions, sums and products spell it; a softmax of two may be a pair of sigmoids of opposite
 /// arguments, or `u_1 + sigmoid(a) * (u_0 - u_1)`. Logits in another order permute the excitation's weights, channels in another
@@ -59,7 +57,8 @@ const ALIKE: Condition =
 /// Pays: one operator instead of a dozen; the sum, the pooling and the weighing run in one pass each.
 pub const SPLIT_ATTENTION: Rule = Rule {
     name: "split-attention",
-    equation: "sum_r softmax_r(fc2(relu(fc1(gap(sum_r u_r)))))_r * u_r, u = relu(conv(x, w, b)) => SplitAttention(x, w, b, fc1, fc2)",
+    equation: "attended(Conv(x, w, b?), Conv|Gemm(Relu(Conv|Gemm(pooled(Conv(x, w, b?)), u, c?)), v, d?)) => \
+               SplitAttention(arranged(x), arranged(w), arranged(b?), scaled(u), c?, scaled(v), scaled(d?))",
     conditions: &[POOLED, EACH_PART, OVER_RADIX, OPPOSITE, SUM_OF_PARTS, ALIKE],
     exactness: Exactness::Analytic,
     types: Types::FLOATS,
