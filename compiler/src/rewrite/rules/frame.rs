@@ -11,7 +11,13 @@ use convc_runtime::{
     ops::{pad::PadMode, scatter::Reduction},
 };
 
-use super::{pad::pads_of, read::axes::axis};
+use super::{
+    pad::pads_of,
+    read::{
+        axes::axis,
+        slice::{Cut, bounds},
+    },
+};
 use crate::rewrite::view::{App, Class, Expr, View};
 
 /// One row or column (or plane) of a border.
@@ -345,7 +351,8 @@ fn places(view: &dyn View, index: Class, size: &Dim, depth: usize) -> Option<Vec
         return v
             .iter()
             .map(|i| match i.as_fixed() {
-                Some(i) if i < 0 => Some(Place::Back(-i - 1)),
+                // The last is -1; `!i` is -1 - i, which has no overflow.
+                Some(i) if i < 0 => Some(Place::Back(!i)),
                 Some(i) => Some(Place::Front(i)),
                 None => (size - i).as_fixed().filter(|&back| back > 0).map(|back| Place::Back(back - 1)),
             })
@@ -359,23 +366,17 @@ fn places(view: &dyn View, index: Class, size: &Dim, depth: usize) -> Option<Vec
             places(view, app.operand(0)?, size, depth - 1)
         }
         Op::Slice(_) => {
-            let one = |i: usize| -> Option<i64> {
-                let v = view.fact(app.operand(i)?)?.i64s()?;
-                (v.len() == 1).then(|| v[0])
-            };
-            if app.operand(4).is_some() && one(4)? != 1 {
-                return None;
-            }
+            let [(0, Cut { start, end, step: 1 })] = bounds(view, app, 1)?[..] else { return None };
             counts_to(view, app.operand(0)?, size).then_some(())?;
             // The places must be the same for every size, so there must be so many in any case.
-            match (one(1)?, one(2)?) {
-                (start, end) if start < 0 => {
+            match start {
+                ..0 => {
                     let end = if end >= i64::from(i32::MAX) { 0 } else { end };
                     let there = size.at_least(start.checked_neg()?) == Some(true);
                     (there && start < end && end <= 0 && start > -FARTHEST)
                         .then(|| (start..end).map(|i| Place::Back(-i - 1)).collect())
                 }
-                (start, end) => (start < end && end < FARTHEST && size.at_least(end) == Some(true))
+                0.. => (start < end && end < FARTHEST && size.at_least(end) == Some(true))
                     .then(|| (start..end).map(Place::Front).collect()),
             }
         }

@@ -138,14 +138,7 @@ const KEEPS_CHANNELS: Condition =
 
 /// The operand of `sizes` with another number of channels: `[N, O, D1..Dn]`.
 fn with_channels(view: &dyn View, op: &Resize, sizes: Class, rank: usize, channels: i64) -> Option<Expr> {
-    let place = if op.axes.is_empty() {
-        1
-    } else {
-        match op.axes.iter().position(|&a| a == 1 || a + rank as i64 == 1) {
-            Some(p) => p as i64,
-            None => return Some(sizes.into()),
-        }
-    };
+    let Some(place) = op.place_of(1, rank).map(|p| p as i64) else { return Some(sizes.into()) };
     let count = view.fact(sizes)?.shape.first()?.as_fixed()?;
     let part = |from: i64, to: i64| {
         let bounds = [from, to, 0].map(|n| Some(Expr::Constant(ints(&[n]))));
@@ -161,14 +154,7 @@ fn with_channels(view: &dyn View, op: &Resize, sizes: Class, rank: usize, channe
 
 /// Whether a Resize leaves the channels as they are.
 fn keeps_channels(view: &dyn View, op: &Resize, app: &App<'_>, x: &Fact) -> Verdict {
-    let place = if op.axes.is_empty() {
-        1
-    } else {
-        match op.axes.iter().position(|&a| a == 1 || a + x.rank() as i64 == 1) {
-            Some(p) => p,
-            None => return Verdict::Holds,
-        }
-    };
+    let Some(place) = op.place_of(1, x.rank()) else { return Verdict::Holds };
     let given =
         |i: usize| app.operand(i).and_then(|o| view.fact(o)).filter(|f| f.element_count().as_fixed() != Some(0));
     let answer = match (given(2), given(3)) {

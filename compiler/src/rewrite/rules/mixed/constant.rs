@@ -8,6 +8,7 @@ use convc_runtime::{
 
 use super::super::{
     read::{
+        axes::axis,
         conv::{ConvAt, conv_at},
         route::{sample_of, slice},
     },
@@ -117,7 +118,7 @@ pub const CONV_SAMPLES: Rule = Rule {
         let Op::Concat(c) = app.op else { return };
         let view = cx.view;
         let rank = app.operand(0).and_then(|x| view.fact(x)).map_or(0, |f| f.rank());
-        if app.operands.len() < 2 || (c.axis != 0 && c.axis + rank as i64 != 0) {
+        if app.operands.len() < 2 || axis(c.axis, rank) != Some(0) {
             return;
         }
         let each = |y: &Option<Class>| {

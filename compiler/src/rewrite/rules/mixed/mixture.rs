@@ -7,6 +7,7 @@ use convc_runtime::{
 
 use super::super::{
     read::{
+        axes::listed,
         conv::conv_at,
         reshape::is_view,
         route::{Block, Coefficients, coefficients, column, part, slice, transposed},
@@ -284,12 +285,7 @@ impl Factors {
 fn reduced(view: &dyn View, app: &App<'_>, depth: usize) -> Option<Mixture> {
     let x = app.operand(0)?;
     let rank = view.fact(x)?.rank();
-    let axes: Vec<usize> = view
-        .fact(app.operand(1)?)?
-        .i64s()?
-        .into_iter()
-        .map(|a| usize::try_from(if a < 0 { a + rank as i64 } else { a }).ok().filter(|&a| a < rank))
-        .collect::<Option<_>>()?;
+    let axes = listed(view, app.operand(1)?, rank)?;
     let sizes = shape_of(view, x)?;
     // An empty list of axes may mean all of them.
     if axes.is_empty() {

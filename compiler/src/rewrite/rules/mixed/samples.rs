@@ -7,7 +7,10 @@ use convc_runtime::{
 
 use super::{
     super::{
-        read::route::{Block, Coefficients, assemble, coefficients, concat, sample_of, sums_to_one},
+        read::{
+            axes::axis,
+            route::{Block, Coefficients, assemble, coefficients, concat, sample_of, sums_to_one},
+        },
         weights::reshape,
     },
     groups::{Bias, Mixed, bias_of, candidate, count, kind_of},
@@ -102,7 +105,7 @@ pub const MIXED_CONV_SAMPLES: Rule = Rule {
         let Op::Concat(c) = app.op else { return };
         let view = cx.view;
         let rank = app.operand(0).and_then(|x| view.fact(x)).map_or(0, |f| f.rank());
-        if app.operands.len() < 2 || (c.axis != 0 && c.axis + rank as i64 != 0) {
+        if app.operands.len() < 2 || axis(c.axis, rank) != Some(0) {
             return;
         }
         let samples: Option<Vec<Sample>> = app.operands.iter().map(|x| sample(view, (*x)?)).collect();

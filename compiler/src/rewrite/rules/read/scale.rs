@@ -46,3 +46,27 @@ pub(in crate::rewrite) fn finite_factors(view: &dyn View, factor: Class, divides
         None => Verdict::Holds,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{ir::text::parse, rewrite::engine::Engine};
+
+    use super::*;
+
+    /// Where the other operand of a constant stands, whether that divides, and whether its factors are finite.
+    fn read(body: &str) -> Option<(usize, bool, Verdict)> {
+        let text = format!("graph(x: f32[N, 2]) {{\n  s: f32[2] = [2.0, 0.0]\n  %1 = {body}\n  return %1 as y\n}}\n");
+        let engine = Engine::new(parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}")));
+        let class = engine.term(engine.graph.outputs()[0].value).class();
+        let s = scaling(&engine.terms, &engine.terms.apps(class).pop()?)?;
+        Some((s.place, s.divides, finite_factors(&engine.terms, s.factor, s.divides)))
+    }
+
+    #[test]
+    fn what_is_divided_by_the_map_is_no_scaling() {
+        assert_eq!(read("Mul(x, s)"), Some((0, false, Verdict::Holds)));
+        assert_eq!(read("Mul(s, x)"), Some((1, false, Verdict::Holds)));
+        assert_eq!(read("Div(x, s)"), Some((0, true, Verdict::Fails("it divides by 0e0".into()))));
+        assert_eq!((read("Div(s, x)"), read("Mul(x, x)"), read("Add(x, s)")), (None, None, None));
+    }
+}

@@ -151,3 +151,30 @@ pub(in crate::rewrite) fn slice(x: Expr, cuts: &[(usize, Cut)]) -> Expr {
 pub(in crate::rewrite) fn part(x: Expr, axis: usize, first: i64, count: i64) -> Expr {
     slice(x, &[(axis, Cut::at(first, count, 1))])
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{ir::text::parse, rewrite::engine::Engine};
+
+    use super::*;
+
+    /// What is read of a slice of `f32[N, 4, 8]` with these operands and constants.
+    fn read(constants: &str, operands: &str) -> Option<Vec<Option<Cut>>> {
+        let text = format!("graph(x: f32[N, 4, 8]) {{\n{constants}  %1 = Slice(x, {operands})\n  return %1 as y\n}}\n");
+        let engine = Engine::new(parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}")));
+        let class = engine.term(engine.graph.outputs()[0].value).class();
+        Some(slices_in(&engine.terms, class).pop()?.along)
+    }
+
+    #[test]
+    fn a_slice_is_read_axis_by_axis() {
+        let ends = "  s: i64[2] = [1, 0]\n  e: i64[2] = [3, 9223372036854775807]\n  a: i64[2] = [-2, 2]\n  t: i64[2] = [1, 2]\n";
+        let (rows, columns) = (Cut { start: 1, end: 3, step: 1 }, Cut { start: 0, end: i64::MAX, step: 2 });
+        assert_eq!(read(ends, "s, e, a, t"), Some(vec![None, Some(rows), Some(columns)]));
+        // Without steps the columns are taken whole, without axes the first ones are meant.
+        assert_eq!(read(ends, "s, e, a"), Some(vec![None, Some(rows), None]));
+        assert_eq!(read(ends, "s, e"), Some(vec![Some(rows), None, None]));
+        assert_eq!((rows.on(4), columns.on(8)), (Some((1, 2)), Some((0, 4))));
+        assert_eq!((rows.margins(&Dim::from(4)), columns.margins(&Dim::from(8))), (Some((1, 1)), Some((0, 0))));
+    }
+}
