@@ -29,6 +29,9 @@ pub struct Window<'a> {
     pub auto_pad: AutoPad,
     /// Whether a last window that begins inside the padded input but does not fit counts.
     pub ceil_mode: bool,
+    /// Whether an input that is smaller than the window may have an empty map, as it has for the pools of ONNX Runtime. A
+    /// convolution refuses such an input.
+    pub may_be_empty: bool,
 }
 
 /// A window along one axis of known size.
@@ -132,10 +135,18 @@ impl Window<'_> {
         self.dilations[axis] * (self.kernel[axis] - 1) + 1
     }
 
+    /// Whether a pool of an input along `axis` that is smaller than its window, by `-room`, has the number of outputs that the
+    /// formula gives. Where the stride does not divide `room`, ONNX's formula gives 0 outputs and ONNX Runtime makes 1.
+    fn pools_less(&self, axis: usize, input: &Dim, room: i64) -> bool {
+        let stride = self.strides[axis];
+        let agreed = if self.ceil_mode { room > -2 * stride } else { room == -stride };
+        self.may_be_empty && agreed && input.as_fixed().is_some_and(|n| n > 0)
+    }
+
     /// Number of outputs along each axis of an input of these sizes. Call [`Window::check`] first.
     ///
     /// # Errors
-    /// [`OpError::InputShape`] if an axis has another rank or certainly yields fewer than 0 outputs.
+    /// [`OpError::InputShape`] if an axis has another rank, or is certainly smaller than the window where no empty map is allowed.
     pub fn output(&self, input: &[Dim]) -> Result<Vec<Dim>, OpError> {
         self.check_rank(input.len())?;
         (0..self.rank())
@@ -146,7 +157,7 @@ impl Window<'_> {
                 }
                 let (begin, end) = (self.pads[a], self.pads[self.rank() + a]);
                 let room = &input[a] + (begin + end - self.extent(a));
-                if room.as_fixed().is_some_and(|r| r < 0) {
+                if room.as_fixed().is_some_and(|r| r < 0 && !self.pools_less(a, &input[a], r)) {
                     return Err(OpError::InputShape {
                         index: 0,
                         name: "X",
@@ -255,10 +266,46 @@ mod tests {
             dilations: &[1],
             auto_pad: AutoPad::NotSet,
             ceil_mode: true,
+            may_be_empty: true,
         };
         let sizes = |w: Window<'_>, n: i64| w.output(&[Dim::from(n)]).unwrap()[0].clone();
         assert_eq!(sizes(window(&[3], &[2], &[0, 0]), 4), Dim::from(2));
         assert_eq!(sizes(window(&[1], &[2], &[0, 0]), 2), Dim::from(1));
         assert_eq!(sizes(window(&[3], &[3], &[1, 1]), 5), Dim::from(2));
+    }
+
+    /// The sizes are those of ONNX Runtime 1.23, `None` where it fails or makes another number of outputs than ONNX's formula.
+    #[test]
+    fn a_map_smaller_than_its_window_is_empty_for_pools() {
+        for (n, stride, end, ceil_mode, expected) in [
+            (2, 1, 0, false, Some(0)),
+            (2, 1, 0, true, Some(0)),
+            (1, 1, 0, false, None),
+            (1, 1, 0, true, None),
+            (1, 2, 0, false, Some(0)),
+            (1, 2, 0, true, Some(0)),
+            (2, 2, 0, false, None),
+            (2, 2, 0, true, Some(1)),
+            (1, 1, 1, false, Some(0)),
+            (1, 3, 0, false, None),
+            (1, 3, 0, true, Some(1)),
+            (0, 3, 0, false, None),
+            (0, 3, 0, true, None),
+        ] {
+            let (strides, pads) = ([stride], [0, end]);
+            let mut window = Window {
+                kernel: &[3],
+                strides: &strides,
+                pads: &pads,
+                dilations: &[1],
+                auto_pad: AutoPad::NotSet,
+                ceil_mode,
+                may_be_empty: true,
+            };
+            let size = |w: &Window<'_>| w.output(&[Dim::from(n)]).ok().and_then(|d| d[0].as_fixed());
+            assert_eq!(size(&window), expected, "size {n}, stride {stride}, padding {end}, ceil_mode {ceil_mode}");
+            window.may_be_empty = false;
+            assert_eq!(size(&window), None);
+        }
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn read_window(node: &mut NodeReader<'_>, kernel: &[i64]) -> Result<W
         dilations: &attrs.dilations,
         auto_pad: attrs.auto_pad,
         ceil_mode: false,
+        may_be_empty: false,
     };
     window.check()?;
     let sizes = node.fact(0).and_then(Fact::fixed_shape).filter(|s| s.len() == n + 2);

@@ -48,6 +48,7 @@ impl AveragePool {
             dilations: &self.dilations,
             auto_pad: self.auto_pad,
             ceil_mode: self.ceil_mode,
+            may_be_empty: true,
         }
     }
 }

@@ -39,6 +39,7 @@ impl Col2Im {
             dilations: &dilations,
             auto_pad: AutoPad::NotSet,
             ceil_mode: false,
+            may_be_empty: false,
         };
         window.check()?;
         let bad = |d: &i64| value_error(1, "image_shape", format!("{d} is not a size"));

@@ -44,6 +44,7 @@ impl Conv {
             dilations: &self.dilations,
             auto_pad: self.auto_pad,
             ceil_mode: false,
+            may_be_empty: false,
         }
     }
 }

@@ -46,6 +46,7 @@ impl Involution {
             dilations: &self.dilations,
             auto_pad: AutoPad::NotSet,
             ceil_mode: false,
+            may_be_empty: false,
         }
     }
 

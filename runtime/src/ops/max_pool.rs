@@ -67,6 +67,7 @@ impl MaxPool {
             dilations: &self.dilations,
             auto_pad: self.auto_pad,
             ceil_mode: self.ceil_mode,
+            may_be_empty: true,
         }
     }
 }

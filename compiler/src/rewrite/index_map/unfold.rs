@@ -64,6 +64,7 @@ pub(super) fn unfolded(conv: &Conv, kernel: &OneHot, x: IndexMap) -> Option<Inde
         dilations: &conv.dilations,
         auto_pad: AutoPad::NotSet,
         ceil_mode: false,
+        may_be_empty: false,
     };
     window.check().ok()?;
     let positions = window.output(sizes).ok()?;
