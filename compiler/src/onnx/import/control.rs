@@ -62,8 +62,8 @@ impl<'a> Importer<'a> {
         // A small constant is known in the branch too; a large one is not stored twice.
         let (known, captured): (Vec<_>, Vec<_>) =
             captured.into_iter().partition(|(_, v)| graph.constant(*v).is_some_and(|c| c.len() <= Fact::MAX_KNOWN));
-        let then_branch = self.branch(graph, site, env, yes, names, &known, &captured, "then")?;
-        let else_branch = self.branch(graph, site, env, no, names, &known, &captured, "else")?;
+        let (then_branch, then_believed) = self.branch(graph, site, env, yes, names, &known, &captured, "then")?;
+        let (else_branch, else_believed) = self.branch(graph, site, env, no, names, &known, &captured, "else")?;
         let shared = captured.iter().filter_map(|(_, v)| graph.fact(*v)).flat_map(|f| &f.shape);
         let shared: BTreeSet<Symbol> = shared.flat_map(Dim::symbols).collect();
         let facts = (0..wanted).map(|i| merged(graph, &then_branch, &else_branch, i, &shared)).collect();
@@ -74,9 +74,14 @@ impl<'a> Importer<'a> {
         };
         let id = graph.add_node(kind, operands, facts);
         graph.annotate(id, format!("{}{}", env.prefix, site.node.name), vec![site.label.as_str().into()]);
-        Ok(Ok((0..wanted).map(|p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) }).collect()))
+        let values: Vec<Value> =
+            (0..wanted).map(|p| Value { node: id, port: u32::try_from(p).unwrap_or(u32::MAX) }).collect();
+        let believed = then_believed.iter().zip(&else_believed).map(|(a, b)| a | b);
+        self.beliefs.values.extend(values.iter().zip(believed).filter_map(|(v, b)| b.then_some(*v)));
+        Ok(Ok(values))
     }
 
+    /// Reads a branch, and which of its outputs have a type that is believed.
     #[allow(clippy::too_many_arguments)]
     fn branch(
         &mut self,
@@ -88,11 +93,15 @@ impl<'a> Importer<'a> {
         known: &[(&str, Value)],
         captured: &[(&str, Value)],
         which: &str,
-    ) -> Result<Graph, OnnxError> {
+    ) -> Result<(Graph, Vec<bool>), OnnxError> {
         let mut graph = outer.nested();
         let mut names = Names::new();
+        let outside = std::mem::take(&mut self.beliefs);
         for (name, v) in captured {
             let inner = graph.add_input(*name, outer.fact(*v).cloned(), None);
+            if outside.values.contains(v) {
+                self.beliefs.values.insert(inner);
+            }
             names.insert((*name).to_owned(), Some(inner));
         }
         for (name, v) in known {
@@ -142,7 +151,9 @@ impl<'a> Importer<'a> {
         }
         self.without_read_sequences(&mut graph);
         outer.adopt_symbols(&graph);
-        Ok(graph)
+        let inside = std::mem::replace(&mut self.beliefs, outside);
+        let believed = graph.outputs().iter().map(|o| inside.values.contains(&o.value)).collect();
+        Ok((graph, believed))
     }
 }
 

@@ -11,7 +11,7 @@ mod interface;
 mod nodes;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
 };
 
@@ -26,7 +26,7 @@ use super::{
     tensor::Source,
     wire,
 };
-use crate::ir::Value;
+use crate::ir::{Graph, NodeId, Value};
 
 /// The oldest version of the default operator set that is read.
 pub const OLDEST_OPSET: i64 = 7;
@@ -69,8 +69,43 @@ struct Importer<'a> {
     nodes: usize,
     /// Whether a node that is carried as it is calls a function from within.
     keeps_functions: bool,
-    /// Whether the type of some value is what the model states of it, which cannot be checked.
-    believes: bool,
+    /// What of the graph being read is taken on the model's word.
+    beliefs: Beliefs,
+}
+
+/// The values of a graph whose type is what the model states of it, which cannot be checked, or follows from such a type.
+#[derive(Default)]
+struct Beliefs {
+    values: HashSet<Value>,
+    /// The nodes whose results have been told apart.
+    seen: HashSet<NodeId>,
+}
+
+impl Beliefs {
+    fn any(&self, operands: &[Option<Value>]) -> bool {
+        operands.iter().flatten().any(|v| self.values.contains(v))
+    }
+
+    /// Follows beliefs through the nodes that were added to compute these values.
+    fn follow(&mut self, graph: &Graph, values: &[Value]) {
+        let mut added = Vec::new();
+        let mut stack: Vec<NodeId> = values.iter().map(|v| v.node).collect();
+        while let Some(id) = stack.pop() {
+            if self.seen.insert(id) {
+                added.push(id);
+                stack.extend(graph.node(id).operands().iter().flatten().map(|v| v.node));
+            }
+        }
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            for &id in added.iter().rev().filter(|id| self.any(graph.node(**id).operands())).collect::<Vec<_>>() {
+                let ports = u32::try_from(graph.node(id).outputs()).unwrap_or(u32::MAX);
+                for port in 0..ports {
+                    changed |= self.values.insert(Value { node: id, port });
+                }
+            }
+        }
+    }
 }
 
 /// Reads the model at `path`, which is mapped into memory; external data comes from the folder it lies in.
@@ -123,7 +158,7 @@ fn read(bytes: Blob, base: Option<&Path>, limits: &Limits, lenient: bool) -> Res
         problems: Vec::new(),
         nodes: 0,
         keeps_functions: false,
-        believes: false,
+        beliefs: Beliefs::default(),
     };
     let mut model = importer.model(&proto)?;
     if importer.keeps_functions {

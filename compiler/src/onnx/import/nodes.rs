@@ -169,13 +169,14 @@ impl<'a> Importer<'a> {
             self.fail(site.problem(Severity::Error, "the model imports no operator set for it", help))?;
         }
         let operands: Vec<Option<Value>> = node.input.iter().map(|n| Self::operand(names, n)).collect();
+        let believed = self.beliefs.any(&operands);
         let result = self.try_node(graph, names, site, env, native, &operands);
         let values = match result {
             Ok(Ok(values)) => values,
             Ok(Err(Refusal::Limit(e))) => return Err(e),
             Ok(Err(Refusal::Import(e))) => {
                 // Where a type is unknown or only believed, what does not fit may be the declaration and not the node.
-                let unknown = self.believes || operands.iter().flatten().any(|v| graph.fact(*v).is_none());
+                let unknown = believed || operands.iter().flatten().any(|v| graph.fact(*v).is_none());
                 let (invalid, reason) = match e {
                     ImportError::Invalid(reason) => (!unknown, reason),
                     ImportError::Unsupported(reason) => (false, reason),
@@ -190,6 +191,8 @@ impl<'a> Importer<'a> {
             }
             Err(e) => return Err(e),
         };
+        // An operand that the node ignores says nothing of its results.
+        self.beliefs.follow(graph, &values);
         for (i, out) in node.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
             match values.get(i) {
                 Some(&v) => self.bind(graph, names, env, out, v),
@@ -215,7 +218,7 @@ impl<'a> Importer<'a> {
             let mut nameless = |axis: usize| Dim::symbol(format!("?{out}_{axis}"));
             if let Ok(Declared::Tensor(fact)) = declared(info, &mut nameless) {
                 graph.set_fact(v, Some(fact));
-                self.believes = true;
+                self.beliefs.values.insert(v);
             }
         }
         names.insert(out.to_owned(), Some(v));
