@@ -32,6 +32,9 @@ pub struct Request {
 /// Sizes to try for axes that nothing fixes, until the original runs.
 const TRIED: &[i64] = &[64, 224, 56, 320, 48, 33];
 
+/// Sizes of batches and of other axes to try behind those: at least one of them 0.
+const EMPTY: &[(i64, i64)] = &[(0, 64), (2, 0), (0, 0)];
+
 /// Multiplications and additions that bindings beside the nominal one may need in all, on either side.
 const BUDGET: u64 = 1_000_000_000;
 
@@ -80,14 +83,18 @@ impl<'a> Cases<'a> {
         Cases { graph, request, roles: roles(graph), open: open_sizes(graph, &held), known }
     }
 
-    /// The sizes that come first: as given, the others as they are tried.
+    /// The sizes that come first: as given, the others as they are tried. Empty tensors come last, for models that run with no
+    /// others: they compare shapes and types alone.
     pub(super) fn nominal(&self) -> Vec<Sizes> {
         let mut list: Vec<Sizes> = Vec::new();
-        for &size in TRIED {
+        let tried = TRIED.iter().map(|&size| (2, size, "nominal"));
+        let empty =
+            EMPTY.iter().map(|&(batch, size)| (batch, size, "empty, since the model runs at no other sizes tried"));
+        for (batch, size, why) in tried.chain(empty) {
             let mut bindings = self.known.clone();
-            bindings.extend(self.open.iter().map(|o| (o.symbol.clone(), if o.batch { 2 } else { size })));
+            bindings.extend(self.open.iter().map(|o| (o.symbol.clone(), if o.batch { batch } else { size })));
             if list.iter().all(|s| s.bindings != bindings) {
-                list.push(Sizes { why: "nominal".into(), bindings, flip: false, instead: false });
+                list.push(Sizes { why: why.into(), bindings, flip: false, instead: false });
             }
         }
         list
