@@ -48,9 +48,9 @@ macro_rules! subjects {
             slice_all: "slice-all" Field random::slices;
             gather_as_view: "gather-as-view" Field random::gathers;
             pad_none: "pad-none" Field random::pads;
-            bn_as_conv: "bn-as-conv" Field random::batch_norm, rounding &["scale-is-sane"];
-            scale_as_conv: "scale-as-conv" Field |r| random::per_channel(r, &["Mul", "Div"]), rounding &["finite-scale"];
-            shift_as_conv: "shift-as-conv" Field |r| random::per_channel(r, &["Add", "Sub"]);
+            bn_as_conv: "bn-as-conv" Field random::batch_norm, rounding &["scale-is-sane", "map-not-empty"];
+            scale_as_conv: "scale-as-conv" Field |r| random::per_channel(r, &["Mul", "Div"]), rounding &["finite-scale", "map-not-empty"];
+            shift_as_conv: "shift-as-conv" Field |r| random::per_channel(r, &["Add", "Sub"]), rounding &["map-not-empty"];
             pad_into_conv: "pad-into-conv" Field random::pad_conv;
             border_of_bias: "border-of-bias" Field |r| random::filled_border(r, true);
             border_map: "border-map" Field random::constant_border;

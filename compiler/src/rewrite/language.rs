@@ -13,6 +13,7 @@ use super::{
     join::join,
     keys::{ConstantKey, OpKey},
     magnitude::largest_of,
+    positive::Positive,
     target::Target,
     terms::{Head, TermId, Terms},
     view::{App, Class, View},
@@ -113,6 +114,8 @@ pub(crate) struct Analysis {
     own: BTreeMap<ConstantKey, u32>,
     /// What the result is written for.
     pub(crate) target: Option<Arc<Target>>,
+    /// The sizes that are at least 1 wherever the model runs.
+    pub(crate) positive: Arc<Positive>,
     /// Two facts about one class that exclude each other: an unsound rule.
     pub(crate) conflicts: Vec<(String, String)>,
 }
@@ -309,6 +312,10 @@ impl View for EView<'_> {
 
     fn target(&self) -> Option<&Target> {
         self.0.analysis.target.as_deref()
+    }
+
+    fn positive(&self) -> &Positive {
+        &self.0.analysis.positive
     }
 
     fn elements(&self, class: Class) -> Elements {

@@ -18,13 +18,14 @@ mod explore;
 mod extract;
 pub mod fold;
 pub mod index_map;
-mod join;
+pub(crate) mod join;
 pub mod keys;
 mod language;
 pub mod magnitude;
 mod normalise;
 mod options;
 mod phases;
+pub mod positive;
 mod profile;
 mod recognise;
 pub mod region;
@@ -49,6 +50,7 @@ use self::{
     declined::Declined,
     engine::{Engine, NotFired, Step},
     phases::{Work, settle},
+    positive::Positive,
     rule::{Exactness, Rule},
     target::Target,
     terms::TermId,
@@ -126,8 +128,10 @@ pub fn selected_rules(options: &Options) -> Result<Vec<&'static Rule>, RewriteEr
 pub fn rewrite(graph: Graph, options: &Options) -> Result<Rewritten, RewriteError> {
     let rules = selected_rules(options)?;
     let target = options.opset.map(|opset| Arc::new(Target::of(&graph, opset)));
+    let positive = Arc::new(Positive::of(&graph));
     let mut engine = Engine::new(graph);
     engine.terms.set_target(target);
+    engine.terms.set_positive(positive);
     let terms_of_outputs = |e: &Engine| -> Vec<TermId> { e.graph.outputs().iter().map(|o| e.term(o.value)).collect() };
     let outputs_before = terms_of_outputs(&engine);
     let original_values = terms_of_values(&engine);

@@ -294,6 +294,7 @@ pub(crate) fn saturate(
 ) -> Saturated {
     let mut analysis = Analysis::default();
     analysis.target = terms.shared_target();
+    analysis.positive = terms.shared_positive();
     let before = expression(terms, &mut analysis, roots, leaves);
     let shared: Vec<Arc<Mutex<Shared>>> = rules.iter().map(|_| Arc::default()).collect();
     let rewrites: Vec<Rewrite<Node, Analysis>> = rules

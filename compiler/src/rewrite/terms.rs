@@ -13,6 +13,7 @@ use super::{
     elements::{Elements, Known},
     keys::{ConstantKey, OpKey},
     magnitude::largest_of,
+    positive::Positive,
     target::Target,
     view::{App, Class, Expr, View},
 };
@@ -142,6 +143,7 @@ pub struct Terms {
     /// The numbers of operators.
     ops: HashMap<OpKey, OpId>,
     target: Option<Arc<Target>>,
+    positive: Arc<Positive>,
 }
 
 impl Terms {
@@ -159,6 +161,16 @@ impl Terms {
     /// What the result is written for.
     pub(crate) fn shared_target(&self) -> Option<Arc<Target>> {
         self.target.clone()
+    }
+
+    /// Says which sizes are at least 1 wherever the model runs.
+    pub(crate) fn set_positive(&mut self, positive: Arc<Positive>) {
+        self.positive = positive;
+    }
+
+    /// The sizes that are at least 1 wherever the model runs.
+    pub(crate) fn shared_positive(&self) -> Arc<Positive> {
+        Arc::clone(&self.positive)
     }
 
     /// Number of terms.
@@ -364,6 +376,13 @@ impl Terms {
         }
     }
 
+    /// Says what is known of a term's value beside what its operands tell.
+    pub(crate) fn learn(&mut self, id: TermId, fact: Option<Fact>, elements: Elements) {
+        if let Some(t) = self.terms.get_mut(id.index()) {
+            (t.fact, t.elements) = (fact, elements);
+        }
+    }
+
     /// Says that a term goes back to these nodes of the model.
     pub fn add_origins(&mut self, id: TermId, origins: impl IntoIterator<Item = Origin>) {
         if let Some(t) = self.terms.get_mut(id.index()) {
@@ -442,6 +461,10 @@ impl View for Terms {
 
     fn target(&self) -> Option<&Target> {
         self.target.as_deref()
+    }
+
+    fn positive(&self) -> &Positive {
+        &self.positive
     }
 
     fn elements(&self, class: Class) -> Elements {

@@ -2,7 +2,7 @@
 
 use convc_runtime::{Constant, Dim, Fact, Op};
 
-use super::{elements::Elements, target::Target};
+use super::{elements::Elements, positive::Positive, target::Target};
 use crate::ops::{
     properties,
     properties::{Movement, Nonnegative},
@@ -51,6 +51,8 @@ pub trait View {
     fn elements(&self, class: Class) -> Elements;
     /// What the result is written for, if that limits what rules may bring in.
     fn target(&self) -> Option<&Target>;
+    /// The sizes that are at least 1 wherever the model runs.
+    fn positive(&self) -> &Positive;
     /// Whether the class is computed from constants alone.
     fn is_constant(&self, class: Class) -> bool;
 }

@@ -8,6 +8,7 @@ mod closure;
 mod dot;
 mod file;
 mod html;
+mod known;
 pub mod lines;
 mod record;
 pub mod replay;

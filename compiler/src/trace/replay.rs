@@ -13,6 +13,7 @@ use convc_runtime::Constant;
 
 use super::{
     closure::{Closure, Shapes},
+    known::joined,
     lines::{NodeLine, Side, StepLine, TermLine, Trace, TypeLine},
     table::{Bad, Folded, Table, op_of},
     written,
@@ -28,7 +29,7 @@ use crate::{
         rederive_step,
         rule::Exactness,
         rules,
-        terms::{Head, TermId},
+        terms::{Head, TermId, Terms},
     },
 };
 
@@ -115,12 +116,8 @@ pub fn replay(trace: &Trace, model: Option<&Graph>, optimized: Option<&Graph>) -
     let shapes = Arc::new(Shapes::new(trace));
     let mut proof = Proof { sizes_taken: table.taken.len(), ..Proof::default() };
     let mut closure = Closure::of_all(Arc::clone(&shapes));
+    check_steps(trace, &table, &shapes, &mut proof)?;
     for step in &trace.steps {
-        check_step(trace, &table, &shapes, step, &mut proof).map_err(|problem| NotProved::Step {
-            n: step.n,
-            rule: step.rule.clone(),
-            problem,
-        })?;
         closure.union(shapes.place(step.lhs), shapes.place(step.rhs));
     }
     let mut equal = |a: u32, b: u32| closure.equal(shapes.place(a), shapes.place(b));
@@ -154,7 +151,44 @@ fn constants_of(engine: &Engine) -> BTreeMap<ConstantKey, Constant> {
     engine.terms.iter().filter_map(|(_, t)| constant(t)).collect()
 }
 
-fn check_step(trace: &Trace, table: &Table, shapes: &Shapes, step: &StepLine, proof: &mut Proof) -> Result<(), String> {
+/// Checks every step. A step that does not follow from what its own terms tell is tried again with what their equals tell, as far
+/// as other steps have proved these equal.
+fn check_steps(trace: &Trace, table: &Table, shapes: &Arc<Shapes>, proof: &mut Proof) -> Result<(), NotProved> {
+    let mut waiting: Vec<&StepLine> = trace.steps.iter().collect();
+    let mut proved = Vec::new();
+    let mut learned: Option<Terms> = None;
+    while !waiting.is_empty() {
+        let terms = learned.as_ref().unwrap_or(&table.terms);
+        let (mut left, mut first) = (Vec::new(), None);
+        for step in &waiting {
+            match check_step(trace, table, terms, shapes, step, proof) {
+                Ok(()) => proved.push((shapes.place(step.lhs), shapes.place(step.rhs))),
+                Err(problem) => {
+                    first.get_or_insert(NotProved::Step { n: step.n, rule: step.rule.clone(), problem });
+                    left.push(*step);
+                }
+            }
+        }
+        if let Some(problem) = first {
+            if learned.is_some() && left.len() == waiting.len() {
+                return Err(problem);
+            }
+            learned = Some(joined(table, shapes, &proved).map_err(|_| problem)?);
+        }
+        waiting = left;
+    }
+    Ok(())
+}
+
+/// Checks one step on `terms`, which are those of the table and may know more of their values.
+fn check_step(
+    trace: &Trace,
+    table: &Table,
+    terms: &Terms,
+    shapes: &Shapes,
+    step: &StepLine,
+    proof: &mut Proof,
+) -> Result<(), String> {
     let term = |t: u32| table.ids.get(shapes.place(t)).copied().ok_or_else(|| format!("there is no term {t}"));
     let (lhs, rhs) = (term(step.lhs)?, term(step.rhs)?);
     match &*step.rule {
@@ -166,7 +200,7 @@ fn check_step(trace: &Trace, table: &Table, shapes: &Shapes, step: &StepLine, pr
         FOLD_WEIGHTS if trace.header.fp == "strict" => Err("--fp strict does not allow it".into()),
         FOLD_CONSTANTS | FOLD_WEIGHTS => check_fold(trace, table, step, proof),
         DEFINITION => {
-            let mut terms = table.terms.clone();
+            let mut terms = terms.clone();
             match definition(&mut terms, lhs) {
                 Some(Ok(written)) if written == rhs => {
                     proof.derived += 1;
@@ -185,7 +219,7 @@ fn check_step(trace: &Trace, table: &Table, shapes: &Shapes, step: &StepLine, pr
             if trace.header.fp == "strict" && rule.exactness != Exactness::Bitwise {
                 return Err(format!("--fp strict does not allow it: it is {}", rule.exactness));
             }
-            let held = rederive_step(&table.terms, rule, lhs, rhs, None).ok_or_else(|| {
+            let held = rederive_step(terms, rule, lhs, rhs, None).ok_or_else(|| {
                 format!("the rule does not find t{} at t{}{}", step.rhs, step.lhs, unseen(table, lhs))
             })?;
             if held != step.conditions {

@@ -1,15 +1,19 @@
 //! Terms as rules see them, built again from the lines of a trace.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use convc_runtime::{Constant, Dim, Fact, Op, ops::InferCx};
 
-use super::lines::{AttributeLine, STORED_ELEMENTS, TermLine, Trace};
+use super::lines::{AttributeLine, NodeLine, STORED_ELEMENTS, Side, TermLine, Trace};
 use crate::{
     ir::{Graph, Value},
     rewrite::{
         fold::{self, FOLD_CONSTANTS, FOLD_WEIGHTS, FoldLimits},
         keys::ConstantKey,
+        positive::Positive,
         rule::Cx,
         rules,
         terms::{Head, TermId, Terms},
@@ -121,7 +125,34 @@ impl Table {
         for (fold, term) in folds.values().flatten().filter_map(|f| place.get(&f.0).map(|t| (*f, *t))) {
             table.fold(fold, term);
         }
+        let positive = table.positive(trace, &place);
+        table.terms.set_positive(Arc::new(positive));
         Ok(table)
+    }
+
+    /// What the convolutions of the file read say of sizes, those that nodes which are not looked into work on included.
+    fn positive(&self, trace: &Trace, place: &BTreeMap<u32, TermId>) -> Positive {
+        let mut found = Positive::default();
+        let read: BTreeMap<u32, &NodeLine> = trace
+            .nodes
+            .iter()
+            .filter(|n| n.side == Side::Read && n.operands.is_some())
+            .flat_map(|n| n.terms.iter().map(move |t| (*t, n)))
+            .collect();
+        let mut stack: Vec<u32> = trace.outputs.iter().map(|o| o.before).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(id) = stack.pop() {
+            let Some(line) = trace.term(id).filter(|_| seen.insert(id)) else { continue };
+            stack.extend(line.operands.iter().flatten());
+            stack.extend(read.get(&id).into_iter().flat_map(|n| n.operands.iter().flatten().flatten()));
+            let Some(term) = place.get(&id).map(|t| self.terms.get(*t)) else { continue };
+            if let Head::Op(op) = &term.head {
+                let fact =
+                    |i: usize| term.operands.get(i).copied().flatten().and_then(|o| self.terms.get(o).fact.as_ref());
+                found.learn(op, [fact(0), fact(1)], term.fact.as_ref());
+            }
+        }
+        found
     }
 
     fn add(

@@ -54,6 +54,18 @@ impl Map {
         Expr::op(op, vec![Some(self.class.into()), Some(scale), shift])
     }
 
+    /// Whether a convolution may stand where the map was read: it fails where the map is empty.
+    fn not_empty(&self, view: &dyn View) -> Verdict {
+        let windows = |app: &App<'_>| matches!(app.op, Op::Conv(_) | Op::ConvTranspose(_));
+        let sizes = view.fact(self.class).and_then(|f| f.shape.get(2..)).unwrap_or_default();
+        match sizes.iter().enumerate().find(|(_, d)| !view.positive().holds(d)) {
+            Some((a, size)) if !view.apps(self.class).iter().any(windows) => {
+                Verdict::Unknown(format!("spatial axis {a} (size {size}) may be 0"))
+            }
+            _ => Verdict::Holds,
+        }
+    }
+
     fn kernel_shape(&self) -> Vec<usize> {
         [self.channels, 1].into_iter().chain(vec![1; self.spatial]).collect()
     }
@@ -80,20 +92,25 @@ impl Map {
     }
 }
 
+const NOT_EMPTY: Condition = Condition {
+    name: "map-not-empty",
+    text: "the map has at least one element along each spatial axis wherever the model runs: a convolution fails on an empty map",
+};
+
 pub(super) const SCALE: Condition = Condition {
     name: "scale-is-sane",
     text: "variance + epsilon is positive, no channel is scaled by more than 10000, and the shift is a finite number",
 };
 
 /// Sound over the reals: inference-time BatchNormalization is affine in each channel.
-/// Requires: constant parameters.
-/// Not sound for: training mode, whose statistics are the batch's own.
+/// Requires: constant parameters; a map that is never empty.
+/// Not sound for: training mode, whose statistics are the batch's own; sizes at which the map is empty and a convolution fails.
 /// Exactness: reassociated.
 /// Pays: nothing by itself; the convolution composes with its neighbours.
 pub const BN_AS_CONV: Rule = Rule {
     name: "bn-as-conv",
     equation: "BatchNormalization(x, g, b, m, v) => Conv(x, s, b - m * s; depthwise 1x1) where s = g / Sqrt(v + eps)",
-    conditions: &[SCALE],
+    conditions: &[SCALE, NOT_EMPTY],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
@@ -105,6 +122,9 @@ pub const BN_AS_CONV: Rule = Rule {
         let view = cx.view;
         let Some(map) = app.operand(0).and_then(|x| map_at(view, x)) else { return };
         let Some((scale, shift)) = scale_and_shift(cx, app, map.dtype) else { return };
+        if !cx.require(NOT_EMPTY.name, map.not_empty(view)) {
+            return;
+        }
         let rhs = map.scaled(map.as_kernel(scale), Some(shift));
         cx.rewrite(Expr::of(app), rhs);
     },
@@ -176,6 +196,7 @@ fn map_and_constant(cx: &mut Cx<'_>, x: Class, c: Class) -> Option<(Map, Expr)> 
         }
     };
     cx.require(PER_CHANNEL.name, verdict).then_some(())?;
+    cx.require(NOT_EMPTY.name, map.not_empty(view)).then_some(())?;
     Some((map, reading?.0))
 }
 
@@ -193,14 +214,14 @@ const FINITE: Condition = Condition {
 
 /// Sound over the reals for a scale that is one number per channel.
 /// Requires: a constant scale that does not vary over the batch or the map; finite, since a kernel is set between zeros
-/// later, and 0 times infinity is no number.
+/// later, and 0 times infinity is no number; a map that is never empty.
 /// Not sound for: `s / x`.
 /// Exactness: reassociated once it is composed.
 /// Pays: nothing by itself; the convolution composes with its neighbours.
 pub const SCALE_AS_CONV: Rule = Rule {
     name: "scale-as-conv",
     equation: "x * s => Conv(x, s; depthwise 1x1); x / s => Conv(x, 1 / s; depthwise 1x1)",
-    conditions: &[PER_CHANNEL, FINITE],
+    conditions: &[PER_CHANNEL, NOT_EMPTY, FINITE],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
@@ -223,7 +244,7 @@ pub const SCALE_AS_CONV: Rule = Rule {
 };
 
 /// Sound over the reals for a shift that is one number per channel.
-/// Requires: a constant shift that does not vary over the batch or the map.
+/// Requires: a constant shift that does not vary over the batch or the map; a map that is never empty.
 /// Not sound for: `t - x` without negating the kernel.
 /// Exactness: reassociated once it is composed.
 /// Pays: nothing by itself; the convolution composes with its neighbours.
@@ -232,7 +253,7 @@ pub const SHIFT_AS_CONV: Rule = Rule {
     equation: "x + t => Conv(x, 1, t; depthwise 1x1); \
                x - t => Conv(x, 1, -t; depthwise 1x1); \
                t - x => Conv(x, -1, t; depthwise 1x1)",
-    conditions: &[PER_CHANNEL],
+    conditions: &[PER_CHANNEL, NOT_EMPTY],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a convolution composes with its neighbours",
