@@ -337,7 +337,7 @@ fn traces_are_written_read_and_replayed() {
     assert!(std::fs::read_to_string(&page).unwrap().starts_with("<!doctype html>"));
     assert!(ok(&["trace", "show", &trace]).contains("identity"));
     assert_eq!(json(&["trace", "show", "--json", &trace])["rules"]["identity"], 1);
-    assert!(ok(&["trace", "explain", "id", &trace]).contains("identity(x) => x"));
+    assert!(ok(&["trace", "explain", "id", &trace]).contains("Identity(x) => x"));
     assert!(fails(2, &["trace", "explain", "conw", &trace]).contains("\"conv\""));
     ok(&["trace", "why-not", "conv-compose", &trace]);
     ok(&["trace", "why-not", "conv-compose", "conv", &trace]);
