@@ -6,7 +6,8 @@ use convc::rewrite::view::{Class, Expr};
 
 use super::{
     Operand, Term,
-    unify::{Env, MOST, Matcher},
+    env::Env,
+    unify::{MOST, Matcher},
 };
 
 /// A helper.

@@ -48,16 +48,18 @@
 use std::cell::Cell;
 
 mod display;
+mod env;
 mod helpers;
 mod parse;
 mod slips;
 mod trees;
 mod unify;
 
+pub use env::{Env, Value};
 pub use helpers::{HELPERS, Helper};
 pub use parse::{Alternative, parse};
 pub use slips::{slips, with_slips};
-pub use unify::{Env, Pair, Value, unify};
+pub use unify::{Pair, unify};
 
 /// A term of an equation.
 #[derive(Debug, Clone, PartialEq)]
