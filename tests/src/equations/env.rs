@@ -19,7 +19,7 @@ pub enum Value {
 }
 
 /// What the names of an equation stand for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Env {
     pub(super) one: BTreeMap<String, Value>,
     pub(super) each: BTreeMap<String, Vec<Value>>,

@@ -99,7 +99,7 @@ pub const HELPERS: &[Helper] = &[
         &[],
         &["Reshape", "Transpose", "Concat", "Slice"],
     ),
-    row("row", "the one row that all rows of the matrix are", &[], &["Expand", "Slice", "Reshape"]),
+    row("row", "the one row that all rows of the matrix are", &[], &["Expand", "Slice", "Gather", "Reshape"]),
     row(
         "mixed",
         "the sum of each expert's kernel or bias times its coefficient",
@@ -179,7 +179,7 @@ pub const HELPERS: &[Helper] = &[
 ];
 
 /// What is read of a helper's term so far.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Reading {
     env: Env,
     /// The operands that were met, by their places, and by their indices in a run.
@@ -278,7 +278,15 @@ impl Matcher<'_> {
                     let mut readings = vec![reading];
                     readings[0].has.insert(op.name());
                     for o in inner.iter().flatten() {
-                        readings = readings.into_iter().flat_map(|r| self.read(helper, operands, o, r)).collect();
+                        let all = readings.into_iter().flat_map(|r| self.read(helper, operands, o, r));
+                        // What is read in several ways is no more than what is read.
+                        let mut apart: Vec<Reading> = Vec::new();
+                        for r in all {
+                            if !apart.contains(&r) {
+                                apart.push(r);
+                            }
+                        }
+                        readings = apart;
                         readings.truncate(MOST);
                     }
                     out.extend(readings);
