@@ -210,7 +210,8 @@ pub fn branches(rng: &mut Rng) -> String {
 #[must_use]
 pub fn batch_norm(rng: &mut Rng) -> String {
     let c = rng.range(1, 4);
-    let x = map(rng, c);
+    let mut x = map(rng, c);
+    may_be_empty(rng, &mut x);
     let mut t = Text::new(rng, "f32");
     let input = if rng.chance(5) { t.input(&[x.batch.clone(), c.to_string()]) } else { t.input(&x.dims()) };
     let spoiled = rng.chance(40);
@@ -228,6 +229,15 @@ pub fn batch_norm(rng: &mut Rng) -> String {
     t.finish(&y)
 }
 
+/// Makes a size of a map one that may be 0, sometimes.
+fn may_be_empty(rng: &mut Rng, x: &mut MapShape) {
+    if rng.chance(20)
+        && let Some(size) = x.sizes.first_mut()
+    {
+        *size = "H - 1".into();
+    }
+}
+
 /// A map and a constant under one of `kinds`, the constant in one of many shapes.
 #[must_use]
 pub fn per_channel(rng: &mut Rng, kinds: &[&str]) -> String {
@@ -239,6 +249,7 @@ pub fn per_channel(rng: &mut Rng, kinds: &[&str]) -> String {
             *size = rng.pick(&["1", "2", "3", "4"]).to_owned();
         }
     }
+    may_be_empty(rng, &mut x);
     let n = x.spatial();
     let mut whole: Vec<i64> = x.dims().iter().map(|s| s.parse::<i64>().unwrap_or(1)).collect();
     let along = if rng.chance(50) { 1 } else { rng.range(0, n as i64 + 2) as usize };
