@@ -75,6 +75,7 @@ macro_rules! subjects {
             pool_before_pointwise: "pool-before-pointwise" Float |r| random::pointwise_and_average(r, false), rounding &["window-fits"];
             pointwise_before_pool: "pointwise-before-pool" Float |r| random::pointwise_and_average(r, true);
             pointwise_before_resize: "pointwise-before-resize" Float random::resize_conv;
+            view_before_scale: "view-before-scale" Field random::view_of_scaled;
             bn_into_product: "bn-into-product" Field random::normalised_product, rounding &["scale-is-sane"];
             bn_into_rows: "bn-into-rows" Field random::normalised_rows, rounding &["scale-is-sane"];
             scale_before_rows: "scale-before-rows" Field random::rows_of_scaled;

@@ -77,7 +77,7 @@ impl Default for Options {
             nominal: BTreeMap::new(),
             saturation: SaturationLimits::default(),
             fold: FoldLimits::default(),
-            region_cap: 256,
+            region_cap: 512,
             forced: None,
         }
     }

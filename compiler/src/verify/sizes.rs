@@ -185,18 +185,26 @@ pub fn drawn(open: &[Open], nominal: &Bindings, seed: u64, attempt: u64) -> Bind
     sizes
 }
 
-/// About how many multiplications and additions the graph needs at these sizes; `None` where that cannot be told.
+/// What making, reading or comparing one element costs, in multiplications and additions.
+const MOVED: u64 = 8;
+
+/// About how many multiplications and additions the graph needs at these sizes, or as much work; `None` where that cannot be
+/// told. A result whose size is not known counts as the largest of its operands.
 #[must_use]
 pub fn operations(graph: &Graph, sizes: &Bindings) -> Option<u64> {
     let count =
         |dims: &[Dim]| dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(d.eval(sizes).ok()?).ok()?));
     let mut total = 0u64;
+    for n in graph.inputs().iter().filter_map(|v| count(&graph.fact(*v)?.shape)) {
+        total = total.checked_add(n.checked_mul(MOVED)?)?;
+    }
     for id in graph.nodes() {
         let node = graph.node(id);
         let Kind::Op(op) = &node.kind else { continue };
         let Some(Some(out)) = node.facts().first() else { continue };
-        let Some(elements) = count(&out.shape) else { continue };
         let operand = |i: usize| node.operands().get(i).copied().flatten().and_then(|v| graph.fact(v));
+        let largest = || (0..node.operands().len()).filter_map(|i| count(&operand(i)?.shape)).max();
+        let Some(elements) = count(&out.shape).or_else(largest) else { continue };
         let each = match op.name() {
             "Conv" | "DOConv" => operand(1).and_then(|w| count(w.shape.get(1..)?)),
             "ConvTranspose" => operand(1).and_then(|w| count(w.shape.get(1..)?)),
@@ -208,7 +216,7 @@ pub fn operations(graph: &Graph, sizes: &Bindings) -> Option<u64> {
             "CondConv" | "DynamicConv" => operand(2).and_then(|w| count(w.shape.get(2..)?)),
             _ => Some(1),
         };
-        total = total.checked_add(elements.checked_mul(each.unwrap_or(1))?)?;
+        total = total.checked_add(elements.checked_mul(each.unwrap_or(1).checked_add(MOVED)?)?)?;
     }
     Some(total)
 }

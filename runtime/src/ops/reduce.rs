@@ -263,7 +263,8 @@ impl Reduce {
             }
         };
         let count = shape.iter().zip(reduced).filter(|(_, r)| **r).map(|(s, _)| s).product::<usize>();
-        let count = S::Acc::from_f64(count as f64);
+        // ONNX leaves the mean of nothing open; ONNX Runtime gives 0.
+        let count = S::Acc::from_f64(count.max(1) as f64);
         let finish = |a: S::Acc| match self.kind {
             K::ReduceMean => a.div(count),
             K::ReduceL2 => a.apply("Sqrt", libm::sqrt),
@@ -455,6 +456,8 @@ mod tests {
         assert!(run(&op(ReduceKind::ReduceSum, false), &[&b]).is_err());
         let max = run(&op(ReduceKind::ReduceMax, false), &[&Tensor::vector(Vec::<i8>::new())]).unwrap();
         assert_eq!(max[0], Tensor::scalar(i8::MIN));
+        let mean = run(&op(ReduceKind::ReduceMean, false), &[&Tensor::vector(Vec::<f32>::new())]).unwrap();
+        assert_eq!(mean[0], Tensor::scalar(0f32));
         assert!(run(&op(ReduceKind::ReduceSum, false), &[&x, &Tensor::vector(vec![2i64])]).is_err());
     }
 

@@ -41,7 +41,8 @@ pub(super) fn apply<S: Scalar>(op: &Op, operands: &Operands<'_, S>) -> Result<Ar
 }
 
 fn along<S: Scalar>(x: &Array<S>, axes: &[i64], keep: bool, mean: bool) -> Array<S> {
-    let count = |n: i64| if mean { S::from_f64(n as f64) } else { S::ONE };
+    // ONNX leaves the mean of nothing open; ONNX Runtime gives 0.
+    let count = |n: i64| if mean { S::from_f64(n.max(1) as f64) } else { S::ONE };
     gathered(x, axes, keep, S::ZERO, &|sum, v| sum.add(v), &|sum, n| sum.div(count(n)))
 }
 

@@ -117,42 +117,20 @@ pub fn products_of_one(rng: &mut Rng) -> String {
     t.finish(&z)
 }
 
-/// A depthwise 1x1 convolution, channels made the last axis, and a product: or another axis, other groups, a view that mixes.
+/// A depthwise 1x1 convolution, channels made the last axis, and a product: or another axis, or other groups.
 pub fn rows_of_scaled(rng: &mut Rng) -> String {
     let mut t = Text::new(rng, "f64");
     let (c, n) = (rng.pick(&[1, 2, 4]), rng.range(1, 3));
-    let mut sizes = [rng.range(1, 3), rng.range(1, 3)];
-    let spatial = rng.range(1, 2) as usize;
-    if rng.chance(30) {
-        // As many positions as channels.
-        sizes = [c, 1];
-    }
+    // As many positions as channels, at times.
+    let positions = if rng.chance(30) { c } else { rng.range(1, 6) };
     let batch = rng.pick(&["N", "1", "2"]).to_owned();
-    let samples = batch.parse::<i64>().ok();
-    let dims =
-        [batch, c.to_string()].into_iter().chain(sizes[..spatial].iter().map(i64::to_string)).collect::<Vec<_>>();
-    let x = t.input(&dims);
+    let x = t.input(&[batch, c.to_string(), positions.to_string()]);
     let group = if rng.chance(80) { c } else { 1 };
-    let w = t.random(&[c, c / group].into_iter().chain(vec![1; spatial]).collect::<Vec<_>>());
+    let w = t.random(&[c, c / group, 1]);
     let b = if rng.chance(70) { t.random(&[c]) } else { "_".to_owned() };
-    let (ones, none) = (vec![1; spatial], vec![0; 2 * spatial]);
-    let window = format!("auto_pad=\"NOTSET\", dilations={ones:?}, group={group}, pads={none:?}, strides={ones:?}");
-    let mut y = t.op("Conv", &[&x, &w, &b], &window);
-    let (mut channels, mut positions) = (c, sizes[..spatial].iter().product::<i64>());
-    if spatial == 2 || rng.chance(50) {
-        if rng.chance(20) {
-            // Pieces of a channel side by side with channels.
-            let cut = rng.divisor(positions);
-            (channels, positions) = (channels * cut, positions / cut);
-        }
-        if let Some(n) = samples.filter(|_| c > 1 && rng.chance(25)) {
-            // Other samples, and pieces of channels for channels.
-            (channels, positions) = (c, rng.divisor(n * positions));
-        }
-        let target = t.ints(&[-1, channels, positions]);
-        y = t.op("Reshape", &[&y, &target], "allowzero=0");
-    }
-    let (perm, rows) = if rng.chance(80) { ([0, 2, 1], channels) } else { ([1, 0, 2], positions) };
+    let window = format!("auto_pad=\"NOTSET\", dilations=[1], group={group}, pads=[0, 0], strides=[1]");
+    let y = t.op("Conv", &[&x, &w, &b], &window);
+    let (perm, rows) = if rng.chance(80) { ([0, 2, 1], c) } else { ([1, 0, 2], positions) };
     let y = t.op("Transpose", &[&y], &format!("perm={perm:?}"));
     let w = t.random(&[rows, n]);
     let mut z = t.op("MatMul", &[&y, &w], "");
@@ -160,5 +138,36 @@ pub fn rows_of_scaled(rng: &mut Rng) -> String {
         let c = t.random(&[n]);
         z = if rng.chance(50) { t.op("Add", &[&c, &z], "") } else { t.op("Add", &[&z, &c], "") };
     }
+    t.finish(&z)
+}
+
+/// A view of a depthwise 1x1 convolution, or of another one: one that joins or parts positions, or channels and samples too.
+pub fn view_of_scaled(rng: &mut Rng) -> String {
+    let mut t = Text::new(rng, "f64");
+    let (c, m, n) = (rng.pick(&[1, 2, 4]), rng.range(1, 3), rng.range(1, 4));
+    let batch = rng.pick(&["N", "1", "2"]).to_owned();
+    let flat = rng.chance(50);
+    let spatial = if flat { 1 } else { 2 };
+    let places = if flat { vec![m * n] } else { vec![m, n] };
+    let dims = [batch.clone(), c.to_string()].into_iter().chain(places.iter().map(i64::to_string)).collect::<Vec<_>>();
+    let x = t.input(&dims);
+    let group = if rng.chance(80) { c } else { 1 };
+    let w = t.random(&[c, c / group].into_iter().chain(vec![1; spatial]).collect::<Vec<_>>());
+    let b = if rng.chance(70) { t.random(&[c]) } else { "_".to_owned() };
+    let (ones, none) = (vec![1; spatial], vec![0; 2 * spatial]);
+    let window = format!("auto_pad=\"NOTSET\", dilations={ones:?}, group={group}, pads={none:?}, strides={ones:?}");
+    let y = t.op("Conv", &[&x, &w, &b], &window);
+    let cut = rng.divisor(m * n);
+    let sizes = match rng.range(0, 6) {
+        0 => vec![-1, c * cut, m * n / cut],
+        1 if c % 2 == 0 => vec![-1, c / 2, 2 * m * n],
+        2 => vec![c, -1, m * n],
+        3 => vec![-1, c, cut, m * n / cut],
+        4 => vec![0, 0, -1, cut],
+        _ if flat => vec![-1, c, m, n],
+        _ => vec![0, c, m * n],
+    };
+    let target = t.ints(&sizes);
+    let z = t.op("Reshape", &[&y, &target], "allowzero=0");
     t.finish(&z)
 }

@@ -86,46 +86,73 @@ fn joint(selection: &mut Selection<'_>) {
 /// have taken in the BatchNormalization that another reader still needs, and folding it into the convolution pays only once
 /// nothing reads that as it was.
 fn evict(selection: &mut Selection<'_>) {
-    let used = selection.used();
-    let mut place = vec![0; selection.problem.classes.len()];
-    used.iter().enumerate().for_each(|(i, class)| place[*class] = i);
-    for class in used {
-        if !selection.in_use(class) {
+    for class in selection.used() {
+        if !selection.in_use(class) || readers(selection, class).len() < 2 {
             continue;
         }
-        let needs = |(user, i): &&(usize, usize)| selection.in_use(*user) && selection.chosen(*user) == Some(*i);
-        let mut users: Vec<usize> = selection.problem.users(class).iter().filter(needs).map(|u| u.0).collect();
-        users.dedup();
-        if users.len() < 2 {
-            continue;
-        }
-        // What others may be made of goes first.
-        users.sort_by_key(|user| std::cmp::Reverse(place[*user]));
         let (start, mark) = (selection.total(), selection.mark());
-        let all = users.into_iter().all(|user| without(selection, user, class));
-        if !all || selection.total() >= start {
+        if !unread(selection, class, DEPTH) || selection.total() >= start {
             selection.back(mark);
         }
     }
 }
 
-/// Takes the best alternative of `user` that does not need `class` itself. Returns whether there is one.
-fn without(selection: &mut Selection<'_>, user: usize, class: usize) -> bool {
+/// The classes in use that need `class` as they are chosen.
+fn readers(selection: &Selection<'_>, class: usize) -> Vec<usize> {
+    let needs = |(user, i): &&(usize, usize)| selection.in_use(*user) && selection.chosen(*user) == Some(*i);
+    let mut users: Vec<usize> = selection.problem.users(class).iter().filter(needs).map(|u| u.0).collect();
+    users.dedup();
+    users
+}
+
+/// Lets all that need `class` do without it. Returns whether each has a way to.
+fn unread(selection: &mut Selection<'_>, class: usize, depth: usize) -> bool {
+    let mut users = readers(selection, class);
+    if users.len() > 1 {
+        let mut place = vec![0; selection.problem.classes.len()];
+        selection.used().iter().enumerate().for_each(|(i, class)| place[*class] = i);
+        // What others may be made of goes first.
+        users.sort_by_key(|user| std::cmp::Reverse(place[*user]));
+    }
+    users.into_iter().all(|user| without(selection, user, class, depth))
+}
+
+/// Lets `user` do without `class` for the least cost: by another of its alternatives, or since nothing needs `user` itself any
+/// more, as a view between a BatchNormalization and the product that takes it in. Returns whether there is a way.
+fn without(selection: &mut Selection<'_>, user: usize, class: usize, depth: usize) -> bool {
     if !selection.in_use(user) {
         return true;
     }
-    let mut best: Option<(Cost, usize)> = None;
+    // What an alternative brings into use may need the class in turn.
+    let uses = selection.uses(class);
+    let mut best: Option<(Cost, Option<usize>)> = None;
+    let mut offer = |selection: &Selection<'_>, to: Option<usize>| {
+        if selection.uses(class) < uses && best.is_none_or(|b| selection.total() < b.0) {
+            best = Some((selection.total(), to));
+        }
+    };
     for (to, alternative) in selection.problem.classes[user].iter().enumerate() {
         if alternative.needs.contains(&class) {
             continue;
         }
         let mark = selection.mark();
-        if selection.swap_without_cycle(user, to) && best.is_none_or(|b| selection.total() < b.0) {
-            best = Some((selection.total(), to));
+        if selection.swap_without_cycle(user, to) {
+            offer(selection, Some(to));
         }
         selection.back(mark);
     }
-    best.is_some_and(|(_, to)| selection.swap_without_cycle(user, to))
+    if depth > 1 {
+        let mark = selection.mark();
+        if unread(selection, user, depth - 1) {
+            offer(selection, None);
+        }
+        selection.back(mark);
+    }
+    match best {
+        Some((_, Some(to))) => selection.swap_without_cycle(user, to),
+        Some((_, None)) => unread(selection, user, depth - 1),
+        None => false,
+    }
 }
 
 /// Takes a way if it lowers the cost. Returns whether it did.

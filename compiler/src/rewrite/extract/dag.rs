@@ -160,6 +160,11 @@ impl<'a> Selection<'a> {
         self.uses[class] > 0
     }
 
+    /// How many classes in use need a class, and how often it is pinned.
+    pub(crate) fn uses(&self, class: usize) -> usize {
+        self.uses[class]
+    }
+
     /// The cost of all that is in use.
     pub(crate) fn total(&self) -> Cost {
         self.total

@@ -1,9 +1,9 @@
-//! Pointwise convolutions across averages of positions: pooling and resampling act on each channel alike.
+//! Pointwise convolutions across what acts on each channel alike: pooling, resampling, and views that keep channels.
 
 use convc_runtime::{
     Dim, Fact, Op,
     ops::{
-        AveragePool, Resize, Slice,
+        AveragePool, Conv, Resize, Slice,
         concat::Concat,
         resize::{AspectPolicy, CoordinateMode, ResizeMode},
     },
@@ -12,13 +12,16 @@ use convc_runtime::{
 
 use super::{
     pool::{WINDOW_FITS, window_fits},
-    read::conv::{ConvAt, conv_at, convs_in},
-    weights::ints,
+    read::{
+        conv::{ConvAt, conv_at, convs_in},
+        reshape::VIEWS,
+    },
+    weights::{ints, reshape},
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View, is_zero},
+    view::{App, Class, Expr, View, is_zero, same_shape},
 };
 
 /// The convolution on another input.
@@ -211,5 +214,61 @@ pub const POINTWISE_BEFORE_RESIZE: Rule = Rule {
     },
 };
 
+const CHANNELS_STAY: Condition = Condition {
+    name: "view-keeps-channels",
+    text: "the view keeps the axes of samples and of channels as they are, and joins or parts positions alone",
+};
+
+fn channels_stay(before: &Fact, after: &Fact) -> Verdict {
+    Verdict::from_answer(same_shape(&before.shape[..2], &after.shape[..2]), || {
+        format!("the view makes {after} of {before}")
+    })
+}
+
+/// Sound over the reals: a depthwise 1x1 convolution gives each channel a factor and a shift, whatever the place of a position.
+/// Requires: a view whose first two axes are those of its operand, with at least one spatial axis on either side.
+/// Not sound for: a view that joins samples, or channels with positions.
+/// Exactness: reassociated.
+/// Pays: a BatchNormalization meets the products, pools and convolutions that read a map as a row of tokens.
+pub const VIEW_BEFORE_SCALE: Rule = Rule {
+    name: "view-before-scale",
+    equation: "viewed(Conv(x, s, t?; depthwise 1x1)) => Conv(viewed(x), s, t?)",
+    conditions: &[CHANNELS_STAY],
+    exactness: Exactness::Reassociated,
+    types: Types::FLOATS,
+    pays: "a BatchNormalization meets what reads a map as a row of tokens",
+    phase: Phase::Explore,
+    folds: false,
+    proposals: None,
+    roots: VIEWS,
+    search: |cx, class, app| {
+        let view = cx.view;
+        let Some(y) = app.operand(0) else { return };
+        let (Some(before), Some(after)) = (view.fact(y), view.fact(class)) else { return };
+        if before.rank() < 3 || after.rank() < 3 {
+            return;
+        }
+        for conv in convs_in(view, y).iter().filter(|c| c.is_pointwise() && c.is_scale()) {
+            cx.begin();
+            if !cx.require(CHANNELS_STAY.name, channels_stay(before, after)) {
+                continue;
+            }
+            let spatial = after.rank() - 2;
+            let op = Conv {
+                strides: vec![1; spatial],
+                dilations: vec![1; spatial],
+                pads: vec![0; 2 * spatial],
+                ..conv.op.clone()
+            };
+            let taps: Vec<i64> = [conv.kernel.outputs, 1].into_iter().chain(vec![1; spatial]).collect();
+            let weights = reshape(conv.kernel.weights.clone(), &taps);
+            let viewed = Expr::of(app).with_operand(0, conv.x.into());
+            let moved = Expr::op(op, vec![Some(viewed), Some(weights), conv.bias.map(Expr::Class)]);
+            cx.rewrite(Expr::of(app).with_operand(0, conv.expr()), moved);
+        }
+    },
+};
+
 /// The rules of this file.
-pub const RULES: &[&Rule] = &[&POOL_BEFORE_POINTWISE, &POINTWISE_BEFORE_POOL, &POINTWISE_BEFORE_RESIZE];
+pub const RULES: &[&Rule] =
+    &[&POOL_BEFORE_POINTWISE, &POINTWISE_BEFORE_POOL, &POINTWISE_BEFORE_RESIZE, &VIEW_BEFORE_SCALE];

@@ -8,16 +8,13 @@ use convc_runtime::{
 
 use super::{
     affine::{SCALE, scale_and_shift},
-    read::{
-        conv::{ConvAt, convs_in},
-        reshape::is_view,
-    },
+    read::{conv::convs_in, reshape::is_view},
     weights::{add, mul, reshape, sum},
 };
 use crate::rewrite::{
     rule::{Condition, Exactness, Phase, Rule, Verdict},
     types::Types,
-    view::{App, Class, Expr, View, same_shape},
+    view::{App, Class, Expr, View},
 };
 
 /// The size of the last axis of a class, if it is fixed.
@@ -124,24 +121,18 @@ const CHANNELS_LAST: Condition = Condition {
     name: "channels-last",
     text: "the Transpose makes channels the last axis, which the matrix has a row for each of",
 };
-const KEEPS_CHANNELS: Condition = Condition {
-    name: "view-keeps-channels",
-    text: "a view behind the convolution, if there is one, keeps batch and channels as they are",
-};
 
 /// Sound over the reals: a depthwise 1x1 convolution is affine in each channel, the Transpose makes channels the last axis, and
 /// each row of the matrix reads one channel.
-/// Requires: constant kernels, W and c; a view, if there is one, that keeps batch and channels as they are.
+/// Requires: constant kernels, W and c.
 /// Not sound for: a Transpose that makes another axis the last one; a convolution that mixes channels.
 /// Exactness: reassociated.
 /// Pays: a pass over the map disappears: a BatchNormalization before attention, where all that reads it are products.
 pub const SCALE_BEFORE_ROWS: Rule = Rule {
     name: "scale-before-rows",
-    equation: "MatMul(Transpose(viewed(Conv(x, s, t?; depthwise 1x1))), w) => MatMul(Transpose(viewed(x)), w * s) + response(w, \
-               t?); \
-               MatMul(Transpose(viewed(Conv(x, s, t?; depthwise 1x1))), w) + c => MatMul(Transpose(viewed(x)), w * s) + (c + \
-               response(w, t?))",
-    conditions: &[CHANNELS_LAST, KEEPS_CHANNELS],
+    equation: "MatMul(Transpose(Conv(x, s, t?; depthwise 1x1)), w) => MatMul(Transpose(x), w * s) + response(w, t?); \
+               MatMul(Transpose(Conv(x, s, t?; depthwise 1x1)), w) + c => MatMul(Transpose(x), w * s) + (c + response(w, t?))",
+    conditions: &[CHANNELS_LAST],
     exactness: Exactness::Reassociated,
     types: Types::FLOATS,
     pays: "a pass over the map disappears",
@@ -155,20 +146,16 @@ pub const SCALE_BEFORE_ROWS: Rule = Rule {
             for turned in view.apps(rows.x) {
                 let Op::Transpose(t) = turned.op else { continue };
                 let Some(z) = turned.operand(0) else { continue };
-                for (conv, between, kept) in per_channel(view, z) {
+                for conv in convs_in(view, z).iter().filter(|c| c.is_pointwise() && c.is_scale()) {
                     cx.begin();
                     let last = Verdict::from_answer(Some(t.perm.last() == Some(&1)), || {
                         format!("its order of axes is {:?}", t.perm)
                     });
-                    let kept = Verdict::from_answer(kept, || "the view joins or cuts samples or channels".into());
-                    if !cx.require(CHANNELS_LAST.name, last) || !cx.require(KEEPS_CHANNELS.name, kept) {
+                    if !cx.require(CHANNELS_LAST.name, last) {
                         continue;
                     }
                     let channels = conv.kernel.outputs;
-                    let place = |x: Expr| {
-                        Expr::of(&turned)
-                            .with_operand(0, between.as_ref().map_or(x.clone(), |v| v.clone().with_operand(0, x)))
-                    };
+                    let place = |x: Expr| Expr::of(&turned).with_operand(0, x);
                     let along = |v: Expr| reshape(v, &[channels, 1]);
                     let weights = mul(rows.weights.into(), along(conv.kernel.weights.clone()));
                     let product = Expr::op(MatMul {}, vec![Some(place(conv.x.into())), Some(weights)]);
@@ -188,24 +175,6 @@ pub const SCALE_BEFORE_ROWS: Rule = Rule {
         }
     },
 };
-
-/// The depthwise 1x1 convolutions that a class is, or is a view of, the view, and whether it keeps batch and channels.
-fn per_channel<'v>(view: &'v dyn View, class: Class) -> Vec<(ConvAt<'v>, Option<Expr>, Option<bool>)> {
-    let plain = |class: Class| {
-        let own = |c: &ConvAt<'_>| c.is_pointwise() && c.is_scale();
-        convs_in(view, class).into_iter().filter(move |c| own(c))
-    };
-    let mut found: Vec<_> = plain(class).map(|c| (c, None, Some(true))).collect();
-    for app in view.apps(class).iter().filter(|a| is_view(a)) {
-        let Some(u) = app.operand(0) else { continue };
-        let (Some(f), Some(g)) = (view.fact(u), view.fact(class)) else { continue };
-        if f.rank() > 2 && g.rank() > 2 {
-            let kept = same_shape(&f.shape[..2], &g.shape[..2]);
-            found.extend(plain(u).map(|c| (c, Some(Expr::of(app)), kept)));
-        }
-    }
-    found
-}
 
 /// The rules of this file.
 pub const RULES: &[&Rule] = &[&BN_INTO_ROWS, &SCALE_BEFORE_ROWS];
