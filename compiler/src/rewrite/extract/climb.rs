@@ -15,7 +15,12 @@ pub(crate) fn climb(selection: &mut Selection<'_>) {
         selection.refit();
         while single(selection) {}
         joint(selection);
-        evict(selection);
+        // The cheap moves first: the deep ones may lead past what they find.
+        let shallow = selection.total();
+        evict(selection, 1);
+        if selection.total() >= shallow {
+            evict(selection, DEPTH);
+        }
         if selection.total() >= before {
             return;
         }
@@ -84,14 +89,14 @@ fn joint(selection: &mut Selection<'_>) {
 
 /// Tries for every class that several classes in use need to let all of them do without it: one reader of a convolution may
 /// have taken in the BatchNormalization that another reader still needs, and folding it into the convolution pays only once
-/// nothing reads that as it was.
-fn evict(selection: &mut Selection<'_>) {
+/// nothing reads that as it was. What cannot do without it may go unread itself, `depth` classes deep.
+fn evict(selection: &mut Selection<'_>, depth: usize) {
     for class in selection.used() {
         if !selection.in_use(class) || readers(selection, class).len() < 2 {
             continue;
         }
         let (start, mark) = (selection.total(), selection.mark());
-        if !unread(selection, class, DEPTH) || selection.total() >= start {
+        if !unread(selection, class, depth, depth > 1) || selection.total() >= start {
             selection.back(mark);
         }
     }
@@ -105,8 +110,9 @@ fn readers(selection: &Selection<'_>, class: usize) -> Vec<usize> {
     users
 }
 
-/// Lets all that need `class` do without it. Returns whether each has a way to.
-fn unread(selection: &mut Selection<'_>, class: usize, depth: usize) -> bool {
+/// Lets all that need `class` do without it, `wholly` if nothing that they need instead may need it in turn. Returns whether
+/// each has a way to.
+fn unread(selection: &mut Selection<'_>, class: usize, depth: usize, wholly: bool) -> bool {
     let mut users = readers(selection, class);
     if users.len() > 1 {
         let mut place = vec![0; selection.problem.classes.len()];
@@ -114,20 +120,19 @@ fn unread(selection: &mut Selection<'_>, class: usize, depth: usize) -> bool {
         // What others may be made of goes first.
         users.sort_by_key(|user| std::cmp::Reverse(place[*user]));
     }
-    users.into_iter().all(|user| without(selection, user, class, depth))
+    users.into_iter().all(|user| without(selection, user, class, depth, wholly))
 }
 
 /// Lets `user` do without `class` for the least cost: by another of its alternatives, or since nothing needs `user` itself any
 /// more, as a view between a BatchNormalization and the product that takes it in. Returns whether there is a way.
-fn without(selection: &mut Selection<'_>, user: usize, class: usize, depth: usize) -> bool {
+fn without(selection: &mut Selection<'_>, user: usize, class: usize, depth: usize, wholly: bool) -> bool {
     if !selection.in_use(user) {
         return true;
     }
-    // What an alternative brings into use may need the class in turn.
     let uses = selection.uses(class);
     let mut best: Option<(Cost, Option<usize>)> = None;
     let mut offer = |selection: &Selection<'_>, to: Option<usize>| {
-        if selection.uses(class) < uses && best.is_none_or(|b| selection.total() < b.0) {
+        if (!wholly || selection.uses(class) < uses) && best.is_none_or(|b| selection.total() < b.0) {
             best = Some((selection.total(), to));
         }
     };
@@ -143,14 +148,14 @@ fn without(selection: &mut Selection<'_>, user: usize, class: usize, depth: usiz
     }
     if depth > 1 {
         let mark = selection.mark();
-        if unread(selection, user, depth - 1) {
+        if unread(selection, user, depth - 1, true) {
             offer(selection, None);
         }
         selection.back(mark);
     }
     match best {
         Some((_, Some(to))) => selection.swap_without_cycle(user, to),
-        Some((_, None)) => unread(selection, user, depth - 1),
+        Some((_, None)) => unread(selection, user, depth - 1, true),
         None => false,
     }
 }
