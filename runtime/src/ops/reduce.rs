@@ -409,7 +409,7 @@ mod tests {
             let sum = |f: fn(f64) -> f64| group.iter().map(|&x| f(x)).sum::<f64>();
             (match kind {
                 K::ReduceSum => sum(|x| x),
-                K::ReduceMean => sum(|x| x) / group.len() as f64,
+                K::ReduceMean => sum(|x| x) / group.len().max(1) as f64,
                 K::ReduceMax => group.iter().copied().fold(f64::NEG_INFINITY, f64::max),
                 K::ReduceMin => group.iter().copied().fold(f64::INFINITY, f64::min),
                 K::ReduceProd => group.iter().product(),
