@@ -324,17 +324,12 @@ impl<'a> Checker<'a> {
         let Some((a, b)) = place.and_then(|i| Some((after.get(i)?, before.get(i)?))) else { return Ok(true) };
         let d = difference(output, a, b, OUTPUTS.with_roundings_of(before_native.dtype()));
         let same_shape = a.shape() == b.shape() && a.dtype() == b.dtype();
-        let is_rounding = same_shape && both_finite(a, b) && d.max_abs.is_some_and(|m| m <= ROUNDED);
-        let error = |x: &Tensor| {
-            let (x, b) = (x.to_f64s()?, b.to_f64s()?);
-            let apart = x.iter().zip(&b).map(|(x, y)| (x - y).abs());
-            (x.len() == b.len())
-                .then(|| apart.fold(0.0, |worst: f64, d| if d.is_nan() { f64::INFINITY } else { worst.max(d) }))
-        };
-        let as_near = match (error(after_native), error(before_native)) {
-            (Some(after), Some(before)) => after <= WORSE * before,
-            _ => false,
-        };
+        let is_rounding = same_shape && same_where_not_finite(a, b) && d.max_abs.is_some_and(|m| m <= ROUNDED);
+        let as_near = same_where_not_finite(after_native, before_native)
+            && match (distance(after_native, b), distance(before_native, b)) {
+                (Some(after), Some(before)) => after <= WORSE * before,
+                _ => false,
+            };
         Ok(!((d.agree || is_rounding) && as_near))
     }
 
@@ -387,12 +382,21 @@ fn options(threads: usize, real: Real) -> SessionOptions {
     SessionOptions { threads, real, ..SessionOptions::default() }
 }
 
-/// Whether elements are finite on one side where they are on the other.
-fn both_finite(a: &Tensor, b: &Tensor) -> bool {
+/// Whether the elements that are no finite numbers are the same on both sides: the same infinity, or NaN.
+fn same_where_not_finite(a: &Tensor, b: &Tensor) -> bool {
+    let same = |(x, y): (&f64, &f64)| (x.is_finite() && y.is_finite()) || x == y || (x.is_nan() && y.is_nan());
     match (a.to_f64s(), b.to_f64s()) {
-        (Some(x), Some(y)) => x.iter().zip(&y).all(|(x, y)| x.is_finite() == y.is_finite()),
+        (Some(x), Some(y)) => x.len() == y.len() && x.iter().zip(&y).all(same),
         _ => false,
     }
+}
+
+/// How far the finite elements of a tensor lie from those of a reference of its shape, at most.
+fn distance(x: &Tensor, reference: &Tensor) -> Option<f64> {
+    let (x, reference) = (x.to_f64s()?, reference.to_f64s()?);
+    let apart = x.iter().zip(&reference).filter(|(x, _)| x.is_finite()).map(|(x, y)| (x - y).abs());
+    (x.len() == reference.len())
+        .then(|| apart.fold(0.0, |worst, d| if d.is_nan() { f64::INFINITY } else { d.max(worst) }))
 }
 
 /// The terms whose values in f64 are looked at: those that regions begin or end with.

@@ -84,6 +84,27 @@ fn a_rewrite_that_is_right_up_to_a_size_only_is_found() {
 }
 
 #[test]
+fn an_overflow_that_is_gone_is_found() {
+    let text = |body: &str| {
+        format!(
+            "graph(x: f32[1, 64]) {{\n  a: f32[1] = [1e38]\n  b: f32[1] = [100.0]\n  c: f32[1] = [1e-38]\n{body}\n  return y as y\n}}"
+        )
+    };
+    let verified = |before: &str, after: &str| {
+        let graph = parse(&text(before)).unwrap();
+        let mut rewritten = rewrite(graph.clone(), &Options::default()).unwrap();
+        rewritten.graph = parse(&text(after)).unwrap();
+        verify_request(&graph, &rewritten, &request())
+    };
+    let (overflows, finite) = ("  t = Mul(x, a)\n  u = Mul(t, b)\n  y = Mul(u, c)", "  y = Mul(x, b)");
+    // In f64 they are equal, since nothing overflows there.
+    for (before, after) in [(overflows, finite), (finite, overflows)] {
+        let found = verified(before, after);
+        assert!(matches!(found, Err(VerifyError::Output { .. })), "{found:?}");
+    }
+}
+
+#[test]
 fn the_report_says_at_which_sizes() {
     let graph = parse("graph(x: f32[N, 3, H, W]) {\n  y = Relu(x)\n  return y as y\n}").unwrap();
     let rewritten = rewrite(graph.clone(), &Options::default()).unwrap();
